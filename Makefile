@@ -1,0 +1,92 @@
+# Builds MicroPython with the module umqtt in it, for the board named by BOARD. `make help` lists the goals.
+#
+# Everything that is fetched or built goes under build/. A board is a folder of boards/ (see boards/unix/board.mk);
+# nothing else names it.
+
+BOARDS := $(sort $(patsubst boards/%/board.mk,%,$(wildcard boards/*/board.mk)))
+TESTED := $(or $(BOARD),$(BOARDS))
+BOARD  ?= unix
+ifeq ($(filter $(BOARD),$(BOARDS)),)
+$(error There is no board '$(BOARD)'. The boards are: $(BOARDS))
+endif
+BOARD_DIR := $(CURDIR)/boards/$(BOARD)
+include $(BOARD_DIR)/board.mk
+
+OUT      := $(CURDIR)/build/$(BOARD)
+FIRMWARE := build/$(BOARD)/$(PROG)
+
+# rustup's cargo need not be on the PATH of the shell that calls make.
+CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/cargo),cargo)
+export CARGO
+# For cargo fmt, clippy and test; the archive's own directory is in the board's.
+export CARGO_TARGET_DIR := $(CURDIR)/build/cargo
+
+# As many jobs as there are processors, unless the caller said -j. (MAKEFLAGS tells only inside a recipe.)
+JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+
+# MicroPython's source: the caller's checkout, or else a Debian source package, pinned.
+MPY_VERSION ?= 1.25.0+ds-1
+MPY_SUITE   ?= trixie
+ifdef MPY_DIR
+override MPY_DIR := $(abspath $(MPY_DIR))
+ifeq ($(wildcard $(MPY_DIR)/py/mkenv.mk),)
+$(error MPY_DIR=$(MPY_DIR) is no MicroPython source tree)
+endif
+else
+MPY_DIR   := $(CURDIR)/build/micropython-$(MPY_VERSION)
+FETCH_MPY := $(MPY_DIR)
+endif
+
+MPY_CROSS := $(CURDIR)/build/mpy-cross
+
+# Debian packages, as tools/need knows them: for the board, for the fetching, for the goal.
+NEEDED = gcc libc6-dev python3 $(NEEDS) \
+	$(if $(FETCH_MPY),$(if $(wildcard $(FETCH_MPY)),,dpkg-dev xz-utils)) \
+	$(if $(filter demo repl test,$(MAKECMDGOALS)),mosquitto) \
+	$(if $(filter test,$(MAKECMDGOALS)),strace)
+
+# $(call start-over,DIRECTORY,ORIGIN): MicroPython's makefiles do not notice that another source tree or other
+# options came in, so a directory that was not built from ORIGIN is emptied.
+start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
+	{ rm -rf $(1); mkdir -p $(1); echo "$(2)" >$(1)/.origin; }
+
+.DEFAULT_GOAL := firmware
+.PHONY: firmware demo repl test clean help mpy-cross tools
+
+firmware: mpy-cross ## build build/BOARD/ (the default)
+	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk | cksum))
+	@$(MAKE) --no-print-directory $(JOBS) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
+	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
+	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
+	@echo "Built $(FIRMWARE)"
+
+mpy-cross: tools | $(FETCH_MPY)
+	@$(call start-over,$(MPY_CROSS),$(MPY_DIR))
+	@$(MAKE) --no-print-directory $(JOBS) -C $(MPY_DIR)/mpy-cross BUILD=$(MPY_CROSS) BOARD= USER_C_MODULES=
+
+ifdef FETCH_MPY
+$(FETCH_MPY):
+	@tools/fetch-micropython $(MPY_VERSION) $(MPY_SUITE) $@
+endif
+
+tools:
+	@tools/need $(NEEDED)
+	@$(CARGO) --version >/dev/null || { echo "Rust is missing: install it with rustup, which gives cargo" >&2; exit 1; }
+
+demo: firmware ## run examples/demo.py on it, against a broker of its own
+	@tools/with-broker timeout 60 $(FIRMWARE) examples/demo.py
+
+repl: firmware ## MicroPython's prompt, with a broker beside it
+	@tools/with-broker tools/repl $(FIRMWARE)
+
+test: tools ## all tests, on every board (or on BOARD)
+	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware || exit; done
+	@python3 tests/all.py $(foreach board,$(TESTED),build/$(board)/$(PROG))
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.* ## /  make \1: /p' Makefile
+	@echo "BOARD= is one of: $(BOARDS)"
+	@echo "MPY_DIR= builds in a MicroPython checkout of yours instead of fetching one"

@@ -1,0 +1,12 @@
+#include "variants/standard/mpconfigvariant.h"
+
+// The port's Makefile says 0 on the command line; in 1.25 there is no asking it for 1.
+#undef MICROPY_PY_THREAD_GIL
+#define MICROPY_PY_THREAD_GIL                (1)
+
+// What 1.26 adds for a GIL, word for word, because there it comes again:
+// the port's atomic sections take a recursive mutex, ...
+#define MICROPY_PY_THREAD_RECURSIVE_MUTEX    (MICROPY_PY_THREAD)
+// ... and Ctrl-C is raised by the VM, as a signal handler must not.
+#undef MICROPY_ASYNC_KBD_INTR
+#define MICROPY_ASYNC_KBD_INTR               (!MICROPY_PY_THREAD_GIL)

@@ -1,0 +1,4 @@
+include variants/standard/mpconfigvariant.mk
+
+# Debian's source package comes without Berkeley DB.
+MICROPY_PY_BTREE = 0

@@ -1,0 +1,5 @@
+include variants/standard/mpconfigvariant.mk
+
+# Debian's source package comes without Berkeley DB.
+MICROPY_PY_BTREE = 0
+MICROPY_PY_THREAD = 0

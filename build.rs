@@ -1,0 +1,56 @@
+//! Turns the board's sizes into constants, and, for the tests of the C ABI, generates the header
+//! and compiles the C program that uses it.
+
+use std::{env, fmt::Write, fs, path::PathBuf};
+
+/// Name in the environment and in Rust, default, smallest and largest value.
+const SIZES: [(&str, usize, usize, usize); 4] = [
+    // Bytes read ahead of the parser; also how much a flooding broker can make us read.
+    ("RX_BUFFER", 4096, 64, 1 << 20),
+    // A PUBLISH up to this size is one write.
+    ("TX_BUFFER", 4608, 64, 1 << 20),
+    // Outgoing QoS 1 and 2 messages that wait for their acknowledgement.
+    ("IN_FLIGHT", 16, 16, 4096),
+    // Bytes of messages that are kept on the heap while a call waits for an acknowledgement.
+    ("KEPT", 64 * 1024, 0, 1 << 24),
+];
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let mut code = String::new();
+    for (name, default, min, max) in SIZES {
+        let variable = format!("UMQTT_{name}");
+        println!("cargo:rerun-if-env-changed={variable}");
+        let size = env::var(&variable).map_or(default, |text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{variable}={text} is not a number"))
+        });
+        assert!(
+            (min..=max).contains(&size),
+            "{variable}={size} is not within {min}..={max}"
+        );
+        writeln!(code, "pub const {name}: usize = {size};").unwrap();
+    }
+    let out = PathBuf::from(env::var("OUT_DIR").unwrap());
+    fs::write(out.join("config.rs"), code).unwrap();
+    #[cfg(feature = "abi-check")]
+    abi_check(&out);
+}
+
+/// `umqtt.h` and `libabi.a` for `tests/abi.rs`.
+#[cfg(feature = "abi-check")]
+fn abi_check(out: &std::path::Path) {
+    for path in ["rust/ffi.rs", "cbindgen.toml", "tests/abi/abi.c"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    let root = env::var("CARGO_MANIFEST_DIR").unwrap();
+    cbindgen::generate(&root)
+        .expect("cbindgen")
+        .write_to_file(out.join("umqtt.h"));
+    cc::Build::new()
+        .file("tests/abi/abi.c")
+        .include(out)
+        .warnings_into_errors(true)
+        .cargo_metadata(false)
+        .compile("abi");
+}

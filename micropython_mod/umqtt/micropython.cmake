@@ -1,0 +1,58 @@
+# The module umqtt for MicroPython's ports that are built with CMake (rp2, esp32):
+# USER_C_MODULES=<this file> is all they need. micropython.mk says what may be set; here the environment is looked at, and
+# CMake's own variables (-DUMQTT_TARGET=...) first.
+
+foreach(name UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_CARGO_FLAGS)
+    if(NOT DEFINED ${name} AND DEFINED ENV{${name}})
+        set(${name} $ENV{${name}})
+    endif()
+endforeach()
+if(CMAKE_CROSSCOMPILING AND NOT UMQTT_TARGET)
+    message(FATAL_ERROR "umqtt: UMQTT_TARGET must say Rust's name for the machine, such as thumbv6m-none-eabi")
+endif()
+find_program(CARGO cargo HINTS $ENV{CARGO_HOME}/bin $ENV{HOME}/.cargo/bin REQUIRED)
+
+get_filename_component(UMQTT_ROOT ${CMAKE_CURRENT_LIST_DIR}/../.. ABSOLUTE)
+set(UMQTT_BUILD ${CMAKE_BINARY_DIR}/umqtt-engine)
+set(UMQTT_LIB ${UMQTT_BUILD}/release/libumqtt.a)
+set(UMQTT_ARGUMENTS)
+if(UMQTT_TARGET)
+    set(UMQTT_LIB ${UMQTT_BUILD}/${UMQTT_TARGET}/release/libumqtt.a)
+    set(UMQTT_ARGUMENTS --target ${UMQTT_TARGET})
+endif()
+
+set(UMQTT_ENVIRONMENT)
+foreach(name UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT)
+    if(DEFINED ${name})
+        list(APPEND UMQTT_ENVIRONMENT ${name}=${${name}})
+    endif()
+endforeach()
+if(UMQTT_OPT_LEVEL)
+    list(APPEND UMQTT_ENVIRONMENT CARGO_PROFILE_RELEASE_OPT_LEVEL=${UMQTT_OPT_LEVEL})
+endif()
+separate_arguments(UMQTT_MORE UNIX_COMMAND "${UMQTT_CARGO_FLAGS}")
+
+# Always run: cargo decides what is stale, and leaves an archive alone that has not changed.
+add_custom_target(umqtt_cargo
+    COMMAND ${CMAKE_COMMAND} -E env ${UMQTT_ENVIRONMENT}
+        ${CARGO} rustc --quiet --lib --release --crate-type staticlib --features archive
+        --target-dir ${UMQTT_BUILD} ${UMQTT_ARGUMENTS} ${UMQTT_MORE}
+    WORKING_DIRECTORY ${UMQTT_ROOT}
+    BYPRODUCTS ${UMQTT_LIB}
+    COMMENT "CARGO ${UMQTT_LIB}"
+    VERBATIM
+)
+
+add_library(umqtt_engine STATIC IMPORTED GLOBAL)
+set_target_properties(umqtt_engine PROPERTIES IMPORTED_LOCATION ${UMQTT_LIB})
+add_dependencies(umqtt_engine umqtt_cargo)
+
+add_library(usermod_umqtt INTERFACE)
+target_sources(usermod_umqtt INTERFACE
+    ${CMAKE_CURRENT_LIST_DIR}/modumqtt.c
+    ${CMAKE_CURRENT_LIST_DIR}/port.c
+)
+target_include_directories(usermod_umqtt INTERFACE ${CMAKE_CURRENT_LIST_DIR})
+target_link_libraries(usermod_umqtt INTERFACE umqtt_engine)
+
+target_link_libraries(usermod INTERFACE usermod_umqtt)

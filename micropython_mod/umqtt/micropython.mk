@@ -1,0 +1,46 @@
+# The module umqtt for MicroPython's ports that are built with make: USER_C_MODULES=<here>/.. is all they need.
+#
+# The C sources are compiled by the port like its own. The engine comes from cargo, as a static archive; one object made
+# of it joins the port's objects, because ports differ in where they let a library into the link (some nowhere).
+#
+# What may be set, in the environment or on make's command line:
+#   UMQTT_TARGET      Rust's name for the machine, such as thumbv7m-none-eabi; the one that this runs on, if not set
+#   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); s is for small flash
+#   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
+#   UMQTT_CARGO_FLAGS more arguments for cargo rustc
+#   CARGO             cargo, if it is neither on the PATH nor where rustup puts it
+
+UMQTT_MOD_DIR := $(USERMOD_DIR)
+UMQTT_ROOT    := $(abspath $(UMQTT_MOD_DIR)/../..)
+UMQTT_BUILD   := $(abspath $(BUILD))/umqtt-engine
+UMQTT_LIB     := $(UMQTT_BUILD)/$(if $(UMQTT_TARGET),$(UMQTT_TARGET)/)release/libumqtt.a
+UMQTT_OBJ     := $(BUILD)/umqtt-engine/engine.o
+
+CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/cargo),cargo)
+
+# All of MicroPython's versions know SRC_USERMOD. Those that have SRC_USERMOD_C as well add the one to the other: named
+# in both, a source would be compiled and linked twice.
+SRC_USERMOD += $(UMQTT_MOD_DIR)/modumqtt.c $(UMQTT_MOD_DIR)/port.c
+CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR)
+
+# Cargo decides what is stale, so it always runs. It leaves an archive alone that has not changed, and then make links
+# nothing anew. It runs in the project's folder to find the project's settings; the + shares make's job slots with it.
+$(UMQTT_LIB): FORCE
+	$(ECHO) "CARGO $@"
+	+$(Q)cd $(UMQTT_ROOT) && \
+	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT,$(if $($(name)),$(name)='$($(name))')) \
+	  $(if $(UMQTT_OPT_LEVEL),CARGO_PROFILE_RELEASE_OPT_LEVEL='$(UMQTT_OPT_LEVEL)') \
+	  $(CARGO) rustc --quiet --lib --release --crate-type staticlib --features archive --target-dir $(UMQTT_BUILD) \
+	  $(if $(UMQTT_TARGET),--target $(UMQTT_TARGET)) $(UMQTT_CARGO_FLAGS)
+
+# Our entry points, and what they need of Rust's own libraries; the rest of the archive stays behind.
+$(UMQTT_OBJ): $(UMQTT_LIB)
+	$(ECHO) "LINK $@"
+	$(Q)$(CC) -r -nostdlib -o $@ $< \
+	  $$($(CROSS_COMPILE)nm -g --defined-only $< 2>/dev/null | sed -n 's/.* T \(umqtt_\)/-Wl,-u,\1/p')
+
+PY_O += $(UMQTT_OBJ)
+# MicroPython before 1.20 sets PY_O anew after this; a program's link takes what the program depends on.
+ifneq ($(PROG),)
+$(BUILD)/$(PROG): $(UMQTT_OBJ)
+endif

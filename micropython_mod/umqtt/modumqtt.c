@@ -1,0 +1,669 @@
+// The Python face: the type MQTTClient, its arguments, exceptions and callbacks. Of MQTT it knows
+// the names; bytes and timing rules are the engine's.
+
+#include <string.h>
+
+#include "py/builtin.h"
+#include "py/objexcept.h"
+#include "py/objmodule.h"
+#include "py/objstr.h"
+#include "py/runtime.h"
+#include "compat.h"
+#include "port.h"
+
+// The largest text, and the largest remaining length of a packet (sections 1.5.3 and 2.2.3).
+#define MAX_TEXT (65535)
+#define MAX_REMAINING (268435455)
+
+typedef struct _mqttclient_obj_t {
+    mp_obj_base_t base;
+    umqtt_core_t *core;
+} mqttclient_obj_t;
+
+const mp_obj_type_t mp_type_MQTTClient;
+
+MP_DEFINE_EXCEPTION(MQTTException, ValueError);
+
+static umqtt_core_t *core_of(mp_obj_t self_in) {
+    mqttclient_obj_t *self = MP_OBJ_TO_PTR(self_in);
+    return self->core;
+}
+
+/******************************************************************************/
+// Errors
+
+static const char *malformed_text(int malformed) {
+    switch (malformed) {
+        case UMQTT_MALFORMED_REMAINING_LENGTH:
+            return "wrong remaining length";
+        case UMQTT_MALFORMED_KIND:
+            return "reserved packet type";
+        case UMQTT_MALFORMED_FLAGS:
+            return "wrong flags";
+        case UMQTT_MALFORMED_QOS:
+            return "QoS 3";
+        case UMQTT_MALFORMED_PACKET_ID:
+            return "packet identifier 0";
+        case UMQTT_MALFORMED_RETURN_CODE:
+            return "unknown return code";
+        case UMQTT_MALFORMED_SESSION_PRESENT:
+            return "wrong session present";
+        case UMQTT_MALFORMED_TOPIC:
+            return "empty topic, or one with a wildcard";
+        case UMQTT_MALFORMED_UTF8:
+            return "text that is not UTF-8";
+        default:
+            return "malformed packet";
+    }
+}
+
+static const char *refused_text(int code) {
+    // Table 3.1.
+    static const char *const texts[] = {
+        "unacceptable protocol version",
+        "client identifier rejected",
+        "server unavailable",
+        "bad user name or password",
+        "not authorized",
+    };
+    return texts[code - 1];
+}
+
+// The errno that tells best what failed.
+static int outcome_errno(umqtt_outcome_t outcome) {
+    switch (outcome.what) {
+        case UMQTT_WHAT_NOT_CONNECTED:
+            return MP_ENOTCONN;
+        case UMQTT_WHAT_TIMED_OUT:
+        case UMQTT_WHAT_UNREACHABLE:
+        case UMQTT_WHAT_SILENT:
+        case UMQTT_WHAT_STALLED:
+            return MP_ETIMEDOUT;
+        case UMQTT_WHAT_NO_MEMORY:
+            return MP_ENOMEM;
+        case UMQTT_WHAT_CLOSED:
+        case UMQTT_WHAT_REFUSED:
+            return MP_ECONNRESET;
+        case UMQTT_WHAT_MALFORMED:
+        case UMQTT_WHAT_UNEXPECTED:
+            return MP_EPROTO;
+        default:
+            return outcome.detail;
+    }
+}
+
+// What failed, in words.
+static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome) {
+    switch (outcome.what) {
+        case UMQTT_WHAT_NOT_CONNECTED:
+            mp_print_str(print, "closed while connecting");
+            break;
+        case UMQTT_WHAT_DNS:
+            mp_print_str(print, "name not resolved");
+            break;
+        case UMQTT_WHAT_DIAL:
+            mp_printf(print, "TCP connection failed (errno %d)", (int)outcome.detail);
+            break;
+        case UMQTT_WHAT_UNREACHABLE:
+            mp_print_str(print, "TCP connection timed out");
+            break;
+        case UMQTT_WHAT_SILENT:
+            mp_print_str(print, "CONNACK did not come in time");
+            break;
+        case UMQTT_WHAT_CLOSED:
+            mp_print_str(print, "server closed the connection");
+            break;
+        case UMQTT_WHAT_STALLED:
+            mp_print_str(print, "server stopped reading in the middle of a packet");
+            break;
+        case UMQTT_WHAT_MALFORMED:
+            mp_printf(print, "server sent a malformed packet: %s", malformed_text(outcome.detail));
+            break;
+        case UMQTT_WHAT_UNEXPECTED:
+            mp_printf(print, "server sent a packet that does not belong here: type %d", (int)outcome.detail);
+            break;
+        case UMQTT_WHAT_REFUSED:
+            mp_printf(print, "connection refused: %s", refused_text(outcome.detail));
+            break;
+        default:
+            mp_printf(print, "connection failed (errno %d)", (int)outcome.detail);
+            break;
+    }
+}
+
+static MP_NORETURN void raise_with_text(const mp_obj_type_t *type, int code, const vstr_t *text) {
+    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), mp_obj_new_str(text->buf, text->len) };
+    nlr_raise(mp_obj_exception_make_new(type, 2, 0, args));
+}
+
+// For connect().
+static MP_NORETURN void raise_mqtt(umqtt_outcome_t outcome, umqtt_engine_t *engine) {
+    vstr_t text;
+    mp_print_t print;
+    vstr_init_print(&text, 64, &print);
+    uint16_t port;
+    umqtt_bytes_t server = umqtt_server(engine, &port);
+    mp_printf(&print, "%.*s:%u: ", (int)server.len, (const char *)server.data, (unsigned)port);
+    print_outcome(&print, outcome);
+    int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
+        : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
+        : -outcome_errno(outcome);
+    raise_with_text(&mp_type_MQTTException, code, &text);
+}
+
+// For all other calls.
+static MP_NORETURN void raise_os(umqtt_outcome_t outcome) {
+    switch (outcome.what) {
+        case UMQTT_WHAT_NO_MEMORY:
+            mp_raise_type(&mp_type_MemoryError);
+        case UMQTT_WHAT_SUBSCRIPTION_REFUSED: {
+            vstr_t text;
+            vstr_init(&text, 32);
+            vstr_add_str(&text, "server refused the subscription");
+            raise_with_text(&mp_type_MQTTException, 128, &text);
+        }
+        case UMQTT_WHAT_MALFORMED:
+        case UMQTT_WHAT_UNEXPECTED: {
+            vstr_t text;
+            mp_print_t print;
+            vstr_init_print(&text, 64, &print);
+            print_outcome(&print, outcome);
+            raise_with_text(&mp_type_OSError, outcome_errno(outcome), &text);
+        }
+        default:
+            mp_raise_OSError(outcome_errno(outcome));
+    }
+}
+
+static void check_outcome(umqtt_outcome_t outcome) {
+    if (outcome.what != UMQTT_WHAT_DONE) {
+        raise_os(outcome);
+    }
+}
+
+/******************************************************************************/
+// Arguments
+
+static MP_NORETURN void raise_type(qstr name, const char *expected) {
+    mp_raise_msg_varg(&mp_type_TypeError, MP_ERROR_TEXT("%q: %s expected"), name, expected);
+}
+
+static MP_NORETURN void raise_value(qstr name, const char *problem) {
+    mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: %s"), name, problem);
+}
+
+static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name) {
+    if (!mp_obj_is_str_or_bytes(arg)) {
+        raise_type(name, "str or bytes");
+    }
+    umqtt_bytes_t text;
+    text.data = (const uint8_t *)mp_obj_str_get_data(arg, &text.len);
+    text.owner = MP_OBJ_TO_PTR(arg);
+    if (text.len > MAX_TEXT) {
+        raise_value(name, "longer than 65535 bytes");
+    }
+    return text;
+}
+
+static umqtt_bytes_t utf8_arg(mp_obj_t arg, qstr name) {
+    umqtt_bytes_t text = text_arg(arg, name);
+    if (!umqtt_check_text(text)) {
+        raise_value(name, "not UTF-8, or a NUL in it");
+    }
+    return text;
+}
+
+// None and empty both mean absent: no data.
+static umqtt_bytes_t optional_arg(mp_obj_t arg, qstr name, umqtt_bytes_t (*get)(mp_obj_t, qstr)) {
+    umqtt_bytes_t text = { NULL, 0, NULL };
+    if (arg != mp_const_none) {
+        text = get(arg, name);
+        if (text.len == 0) {
+            text.data = NULL;
+        }
+    }
+    return text;
+}
+
+static umqtt_bytes_t topic_arg(mp_obj_t arg) {
+    umqtt_bytes_t topic = text_arg(arg, MP_QSTR_topic);
+    if (!umqtt_check_topic(topic)) {
+        raise_value(MP_QSTR_topic, "empty, not UTF-8, or with a wildcard or a NUL");
+    }
+    return topic;
+}
+
+static umqtt_bytes_t filter_arg(mp_obj_t arg) {
+    umqtt_bytes_t filter = text_arg(arg, MP_QSTR_topic);
+    if (!umqtt_check_filter(filter)) {
+        raise_value(MP_QSTR_topic, "empty, not UTF-8, or with a misplaced wildcard or a NUL");
+    }
+    return filter;
+}
+
+// A copy, so that the script may change the original.
+static umqtt_bytes_t copy_bytes(const void *data, size_t len) {
+    mp_obj_t copy = mp_obj_new_bytes(data, len);
+    umqtt_bytes_t bytes;
+    bytes.data = (const uint8_t *)mp_obj_str_get_data(copy, &bytes.len);
+    bytes.owner = MP_OBJ_TO_PTR(copy);
+    return bytes;
+}
+
+// A str or any buffer. `*fixed`: the script cannot change it.
+static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
+    mp_buffer_info_t buffer;
+    if (!mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
+        raise_type(MP_QSTR_msg, "str or buffer");
+    }
+    if (buffer.len > limit) {
+        raise_value(MP_QSTR_msg, "too long");
+    }
+    *fixed = mp_obj_is_str_or_bytes(arg);
+    return (umqtt_bytes_t) { buffer.buf, buffer.len, MP_OBJ_TO_PTR(arg) };
+}
+
+static mp_int_t int_arg(mp_obj_t arg, qstr name, mp_int_t min, mp_int_t max) {
+    mp_int_t value = min - 1;
+    if (mp_obj_is_small_int(arg) || mp_obj_is_bool(arg)) {
+        value = mp_obj_get_int(arg);
+    } else if (!mp_obj_is_int(arg)) {
+        raise_type(name, "int");
+    }
+    if (value < min || value > max) {
+        mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: %d to %d expected"), name, (int)min, (int)max);
+    }
+    return value;
+}
+
+static mp_obj_t callback_arg(mp_obj_t arg) {
+    if (arg != mp_const_none && !mp_obj_is_callable(arg)) {
+        raise_type(MP_QSTR_callback, "callable or None");
+    }
+    return arg;
+}
+
+/******************************************************************************/
+// The client
+
+static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *all_args) {
+    enum { ARG_client_id, ARG_server, ARG_port, ARG_user, ARG_password, ARG_keepalive, ARG_ssl, ARG_ssl_params,
+           ARG_reconn, ARG_version, ARG_pingmaxnum, ARG_manage, ARG_ipvtype };
+    static const mp_arg_t allowed_args[] = {
+        { MP_QSTR_client_id, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_server, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_port, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
+        { MP_QSTR_user, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_password, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_keepalive, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(60) } },
+        { MP_QSTR_ssl, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
+        { MP_QSTR_ssl_params, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_reconn, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_TRUE } },
+        { MP_QSTR_version, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(4) } },
+        { MP_QSTR_pingmaxnum, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
+        { MP_QSTR_manage, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
+        { MP_QSTR_ipvtype, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
+    };
+    mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
+    mp_arg_parse_all_kw_array(n_args, n_kw, all_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
+
+    umqtt_settings_t settings = {
+        .client_id = utf8_arg(args[ARG_client_id].u_obj, MP_QSTR_client_id),
+        .server = utf8_arg(args[ARG_server].u_obj, MP_QSTR_server),
+        .user = optional_arg(args[ARG_user].u_obj, MP_QSTR_user, utf8_arg),
+        .password = optional_arg(args[ARG_password].u_obj, MP_QSTR_password, text_arg),
+        .port = int_arg(args[ARG_port].u_obj, MP_QSTR_port, 0, 65535),
+        .keepalive = int_arg(args[ARG_keepalive].u_obj, MP_QSTR_keepalive, 0, 65535),
+        .version = int_arg(args[ARG_version].u_obj, MP_QSTR_version, 3, 4),
+        .ipv6 = int_arg(args[ARG_ipvtype].u_obj, MP_QSTR_ipvtype, 0, 1),
+        .reconnect = mp_obj_is_true(args[ARG_reconn].u_obj),
+    };
+    int_arg(args[ARG_pingmaxnum].u_obj, MP_QSTR_pingmaxnum, 0, 255);
+    if (settings.server.len == 0) {
+        raise_value(MP_QSTR_server, "empty");
+    }
+    if (settings.password.data != NULL && settings.user.data == NULL) {
+        raise_value(MP_QSTR_password, "given without a user"); // [MQTT-3.1.2-22]
+    }
+    if (mp_obj_is_true(args[ARG_ssl].u_obj)) {
+        mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: TLS is not there yet"));
+    }
+    if (settings.port == 0) {
+        settings.port = 1883;
+    }
+
+    mqttclient_obj_t *self = mp_obj_malloc_with_finaliser(mqttclient_obj_t, type);
+    self->core = NULL;
+    umqtt_core_t *core = m_malloc0(sizeof(umqtt_core_t) + umqtt_size());
+    umqtt_core_init(core);
+    umqtt_init(umqtt_engine(core), &umqtt_port, core, &settings);
+    self->core = core;
+    return MP_OBJ_FROM_PTR(self);
+}
+
+static mp_obj_t mqttclient_set_callback(mp_obj_t self_in, mp_obj_t callback) {
+    core_of(self_in)->callback = callback_arg(callback);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_set_callback_obj, mqttclient_set_callback);
+
+static mp_obj_t mqttclient_error_register_cb(mp_obj_t self_in, mp_obj_t callback) {
+    core_of(self_in)->error_callback = callback_arg(callback);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_error_register_cb_obj, mqttclient_error_register_cb);
+
+static mp_obj_t mqttclient_set_last_will(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+    enum { ARG_topic, ARG_msg, ARG_retain, ARG_qos };
+    static const mp_arg_t allowed_args[] = {
+        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_msg, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_retain, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
+        { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
+    };
+    mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
+    umqtt_bytes_t topic = topic_arg(args[ARG_topic].u_obj);
+    int qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
+    bool retain = mp_obj_is_true(args[ARG_retain].u_obj);
+    bool fixed;
+    umqtt_bytes_t msg = msg_arg(args[ARG_msg].u_obj, MAX_TEXT, &fixed);
+    if (!fixed) {
+        msg = copy_bytes(msg.data, msg.len);
+    }
+    umqtt_core_t *core = core_of(pos_args[0]);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_set_will(umqtt_engine(core), &frame, topic, msg, retain, qos);
+    umqtt_leave(&frame);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_set_last_will_obj, 1, mqttclient_set_last_will);
+
+static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+    static const mp_arg_t allowed_args[] = {
+        { MP_QSTR_clean_session, MP_ARG_BOOL, { .u_bool = false } },
+    };
+    mp_arg_val_t clean_session;
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, 1, allowed_args, &clean_session);
+    umqtt_core_t *core = core_of(pos_args[0]);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_outcome_t outcome = umqtt_connect(umqtt_engine(core), &frame, clean_session.u_bool);
+    umqtt_leave(&frame);
+    if (outcome.what != UMQTT_WHAT_DONE) {
+        raise_mqtt(outcome, umqtt_engine(core));
+    }
+    return MP_OBJ_NEW_SMALL_INT(0);
+}
+static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_connect_obj, 1, mqttclient_connect);
+
+static mp_obj_t mqttclient_disconnect(mp_obj_t self_in) {
+    umqtt_core_t *core = core_of(self_in);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_disconnect(umqtt_engine(core), &frame);
+    umqtt_leave(&frame);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_disconnect_obj, mqttclient_disconnect);
+
+static mp_obj_t mqttclient_close(mp_obj_t self_in) {
+    umqtt_core_t *core = core_of(self_in);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_close(umqtt_engine(core), &frame);
+    umqtt_leave(&frame);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_close_obj, mqttclient_close);
+
+static mp_obj_t mqttclient___del__(mp_obj_t self_in) {
+    umqtt_core_t *core = core_of(self_in);
+    if (core != NULL) {
+        mqttclient_close(self_in);
+        umqtt_core_deinit(core);
+    }
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient___del___obj, mqttclient___del__);
+
+static mp_obj_t mqttclient_ping(mp_obj_t self_in) {
+    umqtt_core_t *core = core_of(self_in);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_outcome_t outcome = umqtt_ping(umqtt_engine(core), &frame);
+    umqtt_leave(&frame);
+    check_outcome(outcome);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_ping_obj, mqttclient_ping);
+
+static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+    enum { ARG_topic, ARG_msg, ARG_retain, ARG_qos, ARG_wait };
+    static const mp_arg_t allowed_args[] = {
+        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_msg, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_retain, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
+        { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
+        { MP_QSTR_wait, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_TRUE } },
+    };
+    mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
+    umqtt_bytes_t topic = topic_arg(args[ARG_topic].u_obj);
+    int qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
+    bool retain = mp_obj_is_true(args[ARG_retain].u_obj);
+    bool wait = mp_obj_is_true(args[ARG_wait].u_obj);
+    bool fixed;
+    // Beside the payload: the topic with its length, and the packet identifier.
+    umqtt_bytes_t msg = msg_arg(args[ARG_msg].u_obj, MAX_REMAINING - topic.len - 4, &fixed);
+    umqtt_core_t *core = core_of(pos_args[0]);
+    umqtt_outcome_t outcome = { UMQTT_WHAT_BUSY, 0 };
+    // What the script can change is copied, unless it is off at once.
+    for (int copied = fixed; copied <= 1 && outcome.what == UMQTT_WHAT_BUSY; copied++) {
+        if (!fixed && (copied || qos > 0)) {
+            msg = copy_bytes(msg.data, msg.len);
+            fixed = true;
+        }
+        umqtt_frame_t frame;
+        umqtt_enter(&frame, core);
+        outcome = umqtt_publish(umqtt_engine(core), &frame, topic, msg, retain, qos, wait, fixed);
+        umqtt_leave(&frame);
+    }
+    check_outcome(outcome);
+    return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
+}
+static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_publish_obj, 1, mqttclient_publish);
+
+static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+    enum { ARG_topic, ARG_qos };
+    static const mp_arg_t allowed_args[] = {
+        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+        { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
+    };
+    mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
+    umqtt_bytes_t filter = filter_arg(args[ARG_topic].u_obj);
+    int qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
+    umqtt_core_t *core = core_of(pos_args[0]);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_outcome_t outcome = umqtt_subscribe(umqtt_engine(core), &frame, filter, qos);
+    umqtt_leave(&frame);
+    check_outcome(outcome);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_subscribe_obj, 1, mqttclient_subscribe);
+
+static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+    static const mp_arg_t allowed_args[] = {
+        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+    };
+    mp_arg_val_t topic;
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, 1, allowed_args, &topic);
+    umqtt_bytes_t filter = filter_arg(topic.u_obj);
+    umqtt_core_t *core = core_of(pos_args[0]);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_outcome_t outcome = umqtt_unsubscribe(umqtt_engine(core), &frame, filter);
+    umqtt_leave(&frame);
+    check_outcome(outcome);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_unsubscribe_obj, 1, mqttclient_unsubscribe);
+
+// Calls back. What the callback raises is printed, unless it is meant to end the script.
+static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
+    umqtt_core_t *core = frame->core;
+    core->running = core->callback;
+    core->running_thread = umqtt_this_thread();
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        umqtt_allow_interrupt(frame);
+        if (core->running != mp_const_none) {
+            mp_call_function_2(core->running, topic, payload);
+        }
+        umqtt_block_interrupt(frame);
+        nlr_pop();
+    } else {
+        umqtt_block_interrupt(frame);
+        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
+    }
+    core->running_thread = NULL;
+    core->running = MP_OBJ_NULL;
+}
+
+// Receives and handles the next message; the answer is that of umqtt_receive().
+static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait) {
+    umqtt_engine_t *engine = umqtt_engine(frame->core);
+    for (;;) {
+        umqtt_outcome_t outcome = umqtt_receive(engine, frame, wait);
+        if (outcome.what == UMQTT_WHAT_SKIPPED) {
+            umqtt_report_skipped(frame, outcome.detail);
+            continue;
+        }
+        if (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0) {
+            umqtt_message_t *message = umqtt_first_message(engine);
+            deliver(frame, MP_OBJ_FROM_PTR(message->topic), MP_OBJ_FROM_PTR(message->payload));
+            umqtt_handled(engine, frame);
+        }
+        return outcome;
+    }
+}
+
+static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
+    umqtt_core_t *core = core_of(self_in);
+    if (core->running_thread == umqtt_this_thread()) {
+        return mp_const_none;
+    }
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_outcome_t outcome;
+    // A flood must not keep the script for ever.
+    int32_t rest = umqtt_receive_buffer();
+    do {
+        outcome = handle_next(&frame, false);
+        rest -= outcome.detail;
+    } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
+    umqtt_leave(&frame);
+    check_outcome(outcome);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_check_msg_obj, mqttclient_check_msg);
+
+static mp_obj_t mqttclient_wait_msg(mp_obj_t self_in) {
+    umqtt_core_t *core = core_of(self_in);
+    if (core->running_thread == umqtt_this_thread()) {
+        mp_raise_msg(&mp_type_RuntimeError, MP_ERROR_TEXT("wait_msg inside the callback"));
+    }
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_outcome_t outcome = handle_next(&frame, true);
+    umqtt_leave(&frame);
+    check_outcome(outcome);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_wait_msg_obj, mqttclient_wait_msg);
+
+static mp_obj_t mqttclient_get_mqttsta(mp_obj_t self_in) {
+    umqtt_core_t *core = core_of(self_in);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    int status = umqtt_status(umqtt_engine(core), &frame);
+    umqtt_leave(&frame);
+    return MP_OBJ_NEW_SMALL_INT(status);
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_get_mqttsta_obj, mqttclient_get_mqttsta);
+
+static const mp_rom_map_elem_t mqttclient_locals_dict_table[] = {
+    { MP_ROM_QSTR(MP_QSTR_publish), MP_ROM_PTR(&mqttclient_publish_obj) },
+    { MP_ROM_QSTR(MP_QSTR_check_msg), MP_ROM_PTR(&mqttclient_check_msg_obj) },
+    { MP_ROM_QSTR(MP_QSTR_wait_msg), MP_ROM_PTR(&mqttclient_wait_msg_obj) },
+    { MP_ROM_QSTR(MP_QSTR_get_mqttsta), MP_ROM_PTR(&mqttclient_get_mqttsta_obj) },
+    { MP_ROM_QSTR(MP_QSTR_subscribe), MP_ROM_PTR(&mqttclient_subscribe_obj) },
+    { MP_ROM_QSTR(MP_QSTR_unsubscribe), MP_ROM_PTR(&mqttclient_unsubscribe_obj) },
+    { MP_ROM_QSTR(MP_QSTR_ping), MP_ROM_PTR(&mqttclient_ping_obj) },
+    { MP_ROM_QSTR(MP_QSTR_connect), MP_ROM_PTR(&mqttclient_connect_obj) },
+    { MP_ROM_QSTR(MP_QSTR_disconnect), MP_ROM_PTR(&mqttclient_disconnect_obj) },
+    { MP_ROM_QSTR(MP_QSTR_close), MP_ROM_PTR(&mqttclient_close_obj) },
+    { MP_ROM_QSTR(MP_QSTR_set_callback), MP_ROM_PTR(&mqttclient_set_callback_obj) },
+    { MP_ROM_QSTR(MP_QSTR_error_register_cb), MP_ROM_PTR(&mqttclient_error_register_cb_obj) },
+    { MP_ROM_QSTR(MP_QSTR_set_last_will), MP_ROM_PTR(&mqttclient_set_last_will_obj) },
+    { MP_ROM_QSTR(MP_QSTR___del__), MP_ROM_PTR(&mqttclient___del___obj) },
+};
+static MP_DEFINE_CONST_DICT(mqttclient_locals_dict, mqttclient_locals_dict_table);
+
+MP_DEFINE_CONST_OBJ_TYPE(
+    mp_type_MQTTClient,
+    MP_QSTR_MQTTClient,
+    MP_TYPE_FLAG_NONE,
+    make_new, mqttclient_make_new,
+    locals_dict, &mqttclient_locals_dict
+    );
+
+/******************************************************************************/
+// The modules umqtt and usr.umqtt
+
+static const mp_rom_map_elem_t umqtt_globals_table[] = {
+    { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_umqtt) },
+    { MP_ROM_QSTR(MP_QSTR_MQTTClient), MP_ROM_PTR(&mp_type_MQTTClient) },
+    { MP_ROM_QSTR(MP_QSTR_MQTTException), MP_ROM_PTR(&mp_type_MQTTException) },
+};
+static MP_DEFINE_CONST_DICT(umqtt_globals, umqtt_globals_table);
+
+const mp_obj_module_t mp_module_umqtt = {
+    .base = { &mp_type_module },
+    .globals = (mp_obj_dict_t *)&umqtt_globals,
+};
+
+MP_REGISTER_MODULE(MP_QSTR_umqtt, mp_module_umqtt);
+
+#if MICROPY_MODULE_BUILTIN_INIT
+// Not every port looks for submodules in a built-in package: this one is found as if it had been
+// imported before.
+static mp_obj_t usr___init__(void) {
+    mp_obj_t modules = MP_OBJ_FROM_PTR(&MP_STATE_VM(mp_loaded_modules_dict));
+    mp_obj_dict_store(modules, MP_OBJ_NEW_QSTR(qstr_from_str("usr.umqtt")), MP_OBJ_FROM_PTR(&mp_module_umqtt));
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(usr___init___obj, usr___init__);
+#endif
+
+static const MP_DEFINE_STR_OBJ(usr_path_obj, "/usr");
+
+static const mp_rom_map_elem_t usr_globals_table[] = {
+    { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_usr) },
+    #if MICROPY_MODULE_BUILTIN_INIT
+    { MP_ROM_QSTR(MP_QSTR___init__), MP_ROM_PTR(&usr___init___obj) },
+    #endif
+    { MP_ROM_QSTR(MP_QSTR___path__), MP_ROM_PTR(&usr_path_obj) },
+    { MP_ROM_QSTR(MP_QSTR_umqtt), MP_ROM_PTR(&mp_module_umqtt) },
+};
+static MP_DEFINE_CONST_DICT(usr_globals, usr_globals_table);
+
+const mp_obj_module_t mp_module_usr = {
+    .base = { &mp_type_module },
+    .globals = (mp_obj_dict_t *)&usr_globals,
+};
+
+MP_REGISTER_EXTENSIBLE_MODULE(MP_QSTR_usr, mp_module_usr);

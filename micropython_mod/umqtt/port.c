@@ -1,0 +1,552 @@
+// The engine's port: its functions run under the engine, and never raise through it. An exception
+// is caught where it arises, kept in the call's frame, and raised by umqtt_leave().
+//
+// Ctrl-C: where the unix port raises KeyboardInterrupt from inside the signal handler, SIGINT is
+// blocked while the engine or its lock is on the stack, and let in where the call waits. It is the
+// main thread's: other threads keep it blocked, so that the signal finds its way there.
+
+#define _GNU_SOURCE // ppoll
+
+#include <string.h>
+
+#include "py/mperrno.h"
+#include "py/mphal.h"
+#include "py/objstr.h"
+#include "py/runtime.h"
+#include "py/stream.h"
+#include "compat.h"
+#include "port.h"
+
+#if UMQTT_LINUX
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+// The prebuilt core library for a host refers to it; nothing unwinds.
+__attribute__((weak)) void rust_eh_personality(void) {
+}
+#endif
+
+// A wake-up that some thread has not taken after so long was meant for one that is gone.
+#define WAKEUP_LIFETIME_MS (100)
+
+static umqtt_frame_t *frame_of(umqtt_call_t *call) {
+    return call;
+}
+
+/******************************************************************************/
+// Ctrl-C
+
+#if UMQTT_LINUX
+static bool is_main_thread(void) {
+    return umqtt_this_thread() == &mp_state_ctx.thread
+        #if !MICROPY_PY_THREAD
+        || true
+        #endif
+    ;
+}
+
+static void block_sigint(sigset_t *before) {
+    sigset_t sigint;
+    sigemptyset(&sigint);
+    sigaddset(&sigint, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &sigint, before);
+}
+#endif
+
+void umqtt_block_interrupt(umqtt_frame_t *frame) {
+    (void)frame;
+    #if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
+    block_sigint(NULL);
+    #endif
+}
+
+void umqtt_allow_interrupt(umqtt_frame_t *frame) {
+    (void)frame;
+    #if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
+    if (is_main_thread()) {
+        pthread_sigmask(SIG_SETMASK, &frame->signals, NULL);
+    }
+    #endif
+}
+
+/******************************************************************************/
+// Exceptions
+
+// Keeps an exception that ends the call; any other one becomes an errno.
+static int caught(umqtt_frame_t *frame, void *value) {
+    umqtt_block_interrupt(frame);
+    mp_obj_t exception = MP_OBJ_FROM_PTR(value);
+    const mp_obj_type_t *type = mp_obj_get_type(exception);
+    if (!mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_Exception))) {
+        frame->exception = exception;
+        return MP_EAGAIN;
+    }
+    if (mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_MemoryError))) {
+        return MP_ENOMEM;
+    }
+    mp_int_t error;
+    if (mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_OSError))
+        && mp_obj_get_int_maybe(mp_obj_exception_get_value(exception), &error) && error > 0) {
+        return error;
+    }
+    return MP_EIO;
+}
+
+// Runs `print` so that nothing it may raise goes any further than the frame.
+static void print_guarded(umqtt_frame_t *frame, void (*print)(void *), void *arg) {
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        print(arg);
+        nlr_pop();
+    } else {
+        caught(frame, nlr.ret_val);
+    }
+}
+
+static void print_exception(void *exception) {
+    mp_obj_print_exception(&mp_plat_print, MP_OBJ_FROM_PTR(exception));
+}
+
+static void print_skipped(void *size) {
+    mp_printf(&mp_plat_print, "umqtt: skipped a message of %d bytes: too large for the heap\n", (int)*(int32_t *)size);
+}
+
+void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception) {
+    caught(frame, MP_OBJ_TO_PTR(exception));
+    if (frame->exception == MP_OBJ_NULL) {
+        print_guarded(frame, print_exception, MP_OBJ_TO_PTR(exception));
+    }
+}
+
+void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size) {
+    print_guarded(frame, print_skipped, &size);
+}
+
+void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
+    frame->core = core;
+    frame->exception = MP_OBJ_NULL;
+    frame->address = MP_OBJ_NULL;
+    frame->socket = MP_OBJ_NULL;
+    frame->registered = false;
+    #if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
+    block_sigint(&frame->signals);
+    #endif
+}
+
+static void port_lock(umqtt_call_t *call);
+static void port_unlock(umqtt_call_t *call, bool changed, bool waiting, umqtt_object_t *socket);
+
+void umqtt_leave(umqtt_frame_t *frame) {
+    if (frame->registered) {
+        port_lock(frame);
+        port_unlock(frame, false, false, NULL);
+    }
+    umqtt_allow_interrupt(frame);
+    if (frame->exception != MP_OBJ_NULL) {
+        nlr_raise(frame->exception);
+    }
+}
+
+/******************************************************************************/
+// Lock and wake-ups
+
+void umqtt_core_init(umqtt_core_t *core) {
+    core->callback = mp_const_none;
+    core->error_callback = mp_const_none;
+    #if MICROPY_PY_THREAD
+    mp_thread_mutex_init(&core->lock);
+    #endif
+    #if UMQTT_LINUX
+    core->event = -1;
+    #endif
+}
+
+void umqtt_core_deinit(umqtt_core_t *core) {
+    #if UMQTT_LINUX
+    if (core->event >= 0) {
+        close(core->event);
+        core->event = -1;
+    }
+    #else
+    (void)core;
+    #endif
+}
+
+static uint32_t port_now(void) {
+    return mp_hal_ticks_ms();
+}
+
+// Makes the waits of others end.
+static void wake(umqtt_core_t *core) {
+    #if UMQTT_LINUX
+    if (core->to_wake == 0) {
+        uint64_t one = 1;
+        // It cannot fail: a counter that is zero has room for one.
+        if (core->event < 0 || write(core->event, &one, sizeof(one)) < 0) {
+            return;
+        }
+        core->woken_at = port_now();
+    }
+    core->to_wake = core->waiters;
+    core->wakeups++;
+    #else
+    (void)core;
+    #endif
+}
+
+static void all_awake(umqtt_core_t *core) {
+    #if UMQTT_LINUX
+    uint64_t count;
+    core->to_wake = 0;
+    // Nothing there is as good.
+    (void)!read(core->event, &count, sizeof(count));
+    #else
+    (void)core;
+    #endif
+}
+
+static void port_lock(umqtt_call_t *call) {
+    umqtt_frame_t *frame = frame_of(call);
+    umqtt_core_t *core = frame->core;
+    #if MICROPY_PY_THREAD
+    if (mp_thread_mutex_lock(&core->lock, 0) != 1) {
+        MP_THREAD_GIL_EXIT();
+        mp_thread_mutex_lock(&core->lock, 1);
+        MP_THREAD_GIL_ENTER();
+    }
+    #endif
+    if (frame->registered) {
+        frame->registered = false;
+        core->waiters--;
+        if (core->to_wake > 0 && frame->wakeups != core->wakeups && --core->to_wake == 0) {
+            all_awake(core);
+        } else if (core->to_wake > 0 && port_now() - core->woken_at > WAKEUP_LIFETIME_MS) {
+            all_awake(core);
+        }
+    }
+}
+
+static void port_unlock(umqtt_call_t *call, bool changed, bool waiting, umqtt_object_t *socket) {
+    umqtt_frame_t *frame = frame_of(call);
+    umqtt_core_t *core = frame->core;
+    if (changed && core->waiters > 0) {
+        wake(core);
+    }
+    if (waiting) {
+        #if UMQTT_LINUX
+        if (core->event < 0) {
+            core->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        }
+        #endif
+        frame->registered = true;
+        frame->wakeups = core->wakeups;
+        frame->socket = socket;
+        core->waiters++;
+    }
+    #if MICROPY_PY_THREAD
+    mp_thread_mutex_unlock(&core->lock);
+    #endif
+}
+
+static int stream_ioctl(umqtt_object_t *socket, mp_uint_t request, uintptr_t arg) {
+    int error;
+    mp_uint_t result = mp_get_stream(socket)->ioctl(socket, request, arg, &error);
+    return result == MP_STREAM_ERROR ? -1 : (int)result;
+}
+
+#if UMQTT_LINUX
+// Has Ctrl-C been pressed, where it does not raise from inside the signal handler?
+static bool is_interrupted(void) {
+    #if MICROPY_ASYNC_KBD_INTR
+    return false;
+    #else
+    return is_main_thread() && MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL;
+    #endif
+}
+
+static void wait_for_events(umqtt_frame_t *frame, int fd, short events, int timeout) {
+    struct pollfd fds[2] = {
+        { .fd = frame->core->event, .events = POLLIN },
+        { .fd = fd, .events = events },
+    };
+    struct timespec time = { .tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000 };
+    // A signal that comes between the look at what is pending and the wait must end the wait.
+    #if MICROPY_ASYNC_KBD_INTR
+    const sigset_t *signals = &frame->signals;
+    #else
+    sigset_t before;
+    block_sigint(&before);
+    const sigset_t *signals = &before;
+    #endif
+    if (!is_interrupted()) {
+        MP_THREAD_GIL_EXIT();
+        ppoll(fds, 2, timeout < 0 ? NULL : &time, is_main_thread() ? signals : NULL);
+        MP_THREAD_GIL_ENTER();
+    }
+    #if !MICROPY_ASYNC_KBD_INTR
+    if (is_main_thread()) {
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    #endif
+}
+#else
+// Longest time between two looks at the socket.
+#define TICK_MS (10)
+
+static void wait_for_events(umqtt_frame_t *frame, umqtt_object_t *socket, uintptr_t events, int timeout) {
+    uint32_t start = port_now();
+    for (;;) {
+        if (events != 0 && stream_ioctl(socket, MP_STREAM_POLL, events) != 0) {
+            return;
+        }
+        uint32_t elapsed = port_now() - start;
+        if (timeout >= 0 && elapsed >= (uint32_t)timeout) {
+            return;
+        }
+        mp_hal_delay_ms(timeout < 0 ? TICK_MS : MIN(TICK_MS, timeout - elapsed));
+        // Another thread may have changed something: there is no other way to know.
+        if (elapsed >= TICK_MS) {
+            return;
+        }
+    }
+}
+#endif
+
+static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
+    umqtt_frame_t *frame = frame_of(call);
+    if (socket == NULL) {
+        socket = frame->socket;
+    } else {
+        frame->socket = socket;
+    }
+    nlr_buf_t nlr;
+    if (frame->exception != MP_OBJ_NULL) {
+        return true;
+    }
+    if (nlr_push(&nlr) == 0) {
+        #if UMQTT_LINUX
+        int fd = socket == NULL ? -1 : stream_ioctl(socket, MP_STREAM_GET_FILENO, 0);
+        short events = (readable ? POLLIN : 0) | (writable ? POLLOUT : 0);
+        // Without events it would still tell of an error, again and again.
+        wait_for_events(frame, events == 0 ? -1 : fd, events, timeout);
+        #else
+        uintptr_t events = (readable ? MP_STREAM_POLL_RD : 0) | (writable ? MP_STREAM_POLL_WR : 0);
+        wait_for_events(frame, socket, socket == NULL ? 0 : events, timeout);
+        #endif
+        mp_handle_pending(true);
+        nlr_pop();
+    } else {
+        caught(frame, nlr.ret_val);
+    }
+    return frame->exception != MP_OBJ_NULL;
+}
+
+/******************************************************************************/
+// Sockets
+
+static mp_obj_t socket_module(void) {
+    return mp_import_name(MP_QSTR_socket, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
+}
+
+#if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
+// An address needs no resolver, which may take its time.
+static bool is_address(umqtt_bytes_t host) {
+    bool dotted = true;
+    for (size_t i = 0; i < host.len; i++) {
+        if (host.data[i] == ':') {
+            return true;
+        }
+        dotted = dotted && (host.data[i] == '.' || (host.data[i] >= '0' && host.data[i] <= '9'));
+    }
+    return dotted;
+}
+#endif
+
+static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
+    umqtt_frame_t *frame = frame_of(call);
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t module = socket_module();
+        mp_obj_t args[] = {
+            mp_obj_new_str((const char *)host.data, host.len),
+            MP_OBJ_NEW_SMALL_INT(port),
+            mp_load_attr(module, ipv6 ? MP_QSTR_AF_INET6 : MP_QSTR_AF_INET),
+            mp_load_attr(module, MP_QSTR_SOCK_STREAM),
+        };
+        mp_obj_t getaddrinfo = mp_load_attr(module, MP_QSTR_getaddrinfo);
+        #if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
+        if (!is_address(host)) {
+            umqtt_allow_interrupt(frame);
+        }
+        #endif
+        mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
+        umqtt_block_interrupt(frame);
+        frame->address = mp_obj_subscr(entries, MP_OBJ_NEW_SMALL_INT(0), MP_OBJ_SENTINEL);
+        nlr_pop();
+        return 0;
+    }
+    int error = caught(frame, nlr.ret_val);
+    return error == MP_ENOMEM ? error : MP_ENOENT;
+}
+
+static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
+    umqtt_frame_t *frame = frame_of(call);
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        size_t n;
+        mp_obj_t *entry;
+        mp_obj_get_array(frame->address, &n, &entry);
+        mp_obj_t socket = mp_call_function_n_kw(mp_load_attr(socket_module(), MP_QSTR_socket), 3, 0, entry);
+        frame->socket = socket;
+        mp_obj_t setblocking[3];
+        mp_load_method(socket, MP_QSTR_setblocking, setblocking);
+        setblocking[2] = mp_const_false;
+        mp_call_method_n_kw(1, 0, setblocking);
+        nlr_pop();
+        return MP_OBJ_TO_PTR(socket);
+    }
+    *error = caught(frame, nlr.ret_val);
+    return NULL;
+}
+
+static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
+    umqtt_frame_t *frame = frame_of(call);
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        size_t n;
+        mp_obj_t *entry;
+        mp_obj_get_array(frame->address, &n, &entry);
+        mp_obj_t connect[3];
+        mp_load_method(MP_OBJ_FROM_PTR(socket), MP_QSTR_connect, connect);
+        connect[2] = entry[n - 1];
+        mp_call_method_n_kw(1, 0, connect);
+        nlr_pop();
+        return 0;
+    }
+    int error = caught(frame, nlr.ret_val);
+    switch (error) {
+        case MP_EISCONN:
+            return 0;
+        case MP_EINPROGRESS:
+        case MP_EALREADY:
+            return MP_EAGAIN;
+        default:
+            return error;
+    }
+}
+
+static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        int error = MP_EIO;
+        mp_uint_t n = mp_get_stream(socket)->write(MP_OBJ_FROM_PTR(socket), data, len, &error);
+        nlr_pop();
+        return n == MP_STREAM_ERROR ? -error : (intptr_t)n;
+    }
+    return -caught(frame_of(call), nlr.ret_val);
+}
+
+static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        // Some ports set no error at the end of the stream.
+        int error = 0;
+        mp_uint_t n = mp_get_stream(socket)->read(MP_OBJ_FROM_PTR(socket), data, len, &error);
+        nlr_pop();
+        return n == MP_STREAM_ERROR ? -error : (intptr_t)n;
+    }
+    return -caught(frame_of(call), nlr.ret_val);
+}
+
+static void port_close(umqtt_call_t *call, umqtt_object_t *socket) {
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        stream_ioctl(socket, MP_STREAM_CLOSE, 0);
+        nlr_pop();
+    } else {
+        caught(frame_of(call), nlr.ret_val);
+    }
+}
+
+/******************************************************************************/
+// Memory
+
+// A bytes object to be filled in.
+static mp_obj_t new_bytes(size_t len, uint8_t **data) {
+    if (len == 0) {
+        // Of no length, but not NULL.
+        *data = (uint8_t *)mp_const_empty_bytes_obj.data;
+        return mp_const_empty_bytes;
+    }
+    mp_obj_str_t *bytes = m_new_obj_maybe(mp_obj_str_t);
+    byte *content = len + 1 == 0 || bytes == NULL ? NULL : m_new_maybe(byte, len + 1);
+    if (content == NULL) {
+        return MP_OBJ_NULL;
+    }
+    content[len] = 0;
+    bytes->base.type = &mp_type_bytes;
+    bytes->hash = 0;
+    bytes->len = len;
+    bytes->data = content;
+    *data = content;
+    return MP_OBJ_FROM_PTR(bytes);
+}
+
+static umqtt_message_t *port_message_new(umqtt_object_t *owner, size_t topic_len, size_t payload_len) {
+    umqtt_core_t *core = owner;
+    umqtt_message_t *message = core->message_used ? m_new_obj_maybe(umqtt_message_t) : &core->message;
+    if (message == NULL) {
+        return NULL;
+    }
+    uint8_t *topic_data, *payload_data;
+    mp_obj_t topic = new_bytes(topic_len, &topic_data);
+    mp_obj_t payload = topic == MP_OBJ_NULL ? MP_OBJ_NULL : new_bytes(payload_len, &payload_data);
+    if (payload == MP_OBJ_NULL) {
+        return NULL;
+    }
+    *message = (umqtt_message_t) {
+        .topic = MP_OBJ_TO_PTR(topic), .topic_data = topic_data, .topic_len = topic_len,
+        .payload = MP_OBJ_TO_PTR(payload), .payload_data = payload_data, .payload_len = payload_len,
+    };
+    if (message == &core->message) {
+        core->message_used = true;
+    }
+    return message;
+}
+
+static void port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
+    umqtt_core_t *core = owner;
+    message->topic = NULL;
+    message->payload = NULL;
+    if (message == &core->message) {
+        core->message_used = false;
+    } else {
+        m_del_obj(umqtt_message_t, message);
+    }
+}
+
+static void *port_grow(void *list, size_t old_size, size_t new_size) {
+    byte *new_list = m_renew_maybe(byte, list, old_size, new_size, true);
+    if (new_list != NULL) {
+        memset(new_list + old_size, 0, new_size - old_size);
+    }
+    return new_list;
+}
+
+const umqtt_port_t umqtt_port = {
+    .now = port_now,
+    .lock = port_lock,
+    .unlock = port_unlock,
+    .wait = port_wait,
+    .resolve = port_resolve,
+    .socket = port_socket,
+    .connect = port_connect,
+    .send = port_send,
+    .receive = port_receive,
+    .close = port_close,
+    .message_new = port_message_new,
+    .message_free = port_message_free,
+    .grow = port_grow,
+};

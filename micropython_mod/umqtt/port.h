@@ -1,0 +1,99 @@
+// What the engine needs of MicroPython: sockets, clock, lock, waiting and memory. See port.c.
+#ifndef MICROPY_INCLUDED_UMQTT_PORT_H
+#define MICROPY_INCLUDED_UMQTT_PORT_H
+
+#include "py/mpconfig.h"
+
+// The unix port on Linux waits for the socket; elsewhere a tick has to do.
+#if defined(__linux__)
+#include <signal.h>
+#define UMQTT_LINUX (1)
+#else
+#define UMQTT_LINUX (0)
+#if MICROPY_ASYNC_KBD_INTR
+#error "Ctrl-C would jump out of the engine: set MICROPY_ASYNC_KBD_INTR to 0"
+#endif
+#endif
+
+#include "py/mpthread.h"
+#include "py/obj.h"
+#include "umqtt.h"
+
+// All of a client but its Python object: what the engine and, later, the internal thread hold on
+// to. It lies on the collected heap, and so does the engine inside it: everything that they point
+// to is found by the collector. An object never moves from one place in here to another, nor to a
+// stack to be used there alone: where threads run free, the collector may be looking.
+typedef struct _umqtt_core_t {
+    mp_obj_t callback;
+    mp_obj_t error_callback;
+    // The callback that is running, and the thread that it runs on; NULL: none.
+    mp_obj_t running;
+    void *running_thread;
+    // The first message waits here, further ones in blocks of their own.
+    umqtt_message_t message;
+    bool message_used;
+    #if MICROPY_PY_THREAD
+    mp_thread_mutex_t lock;
+    #endif
+    #if UMQTT_LINUX
+    // Readable while `to_wake` waits have to end; -1: not made yet.
+    int event;
+    #endif
+    // Calls that wait, or are about to; those of them that have to wake up; and a number that
+    // tells those that registered before the last wake-up from the later ones.
+    uint16_t waiters;
+    uint16_t to_wake;
+    uint16_t wakeups;
+    uint32_t woken_at;
+    // Followed by umqtt_size() bytes.
+    uint64_t engine[];
+} umqtt_core_t;
+
+// One call from Python, on the stack of its thread.
+typedef struct _umqtt_frame_t {
+    umqtt_core_t *core;
+    // What has to be raised when the engine is out; MP_OBJ_NULL: nothing.
+    mp_obj_t exception;
+    // Entry of getaddrinfo, and the socket that the next wait is about.
+    mp_obj_t address;
+    mp_obj_t socket;
+    bool registered;
+    uint16_t wakeups;
+    #if UMQTT_LINUX
+    sigset_t signals;
+    #endif
+} umqtt_frame_t;
+
+extern const umqtt_port_t umqtt_port;
+
+void umqtt_core_init(umqtt_core_t *core);
+void umqtt_core_deinit(umqtt_core_t *core);
+
+// Every use of the engine is between these two; the second raises what there is to raise.
+void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core);
+void umqtt_leave(umqtt_frame_t *frame);
+
+// Around a callback, between the two above: Ctrl-C reaches Python code.
+void umqtt_allow_interrupt(umqtt_frame_t *frame);
+void umqtt_block_interrupt(umqtt_frame_t *frame);
+
+// Prints what a callback raised, with its traceback; what is meant to end the script is kept for
+// umqtt_leave().
+void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception);
+// Prints that a message was skipped.
+void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size);
+
+static inline umqtt_engine_t *umqtt_engine(umqtt_core_t *core) {
+    return (umqtt_engine_t *)core->engine;
+}
+
+// Something to tell the running thread by.
+static inline void *umqtt_this_thread(void) {
+    #if MICROPY_PY_THREAD
+    return mp_thread_get_state();
+    #else
+    return &mp_state_ctx;
+    #endif
+}
+
+#endif // MICROPY_INCLUDED_UMQTT_PORT_H

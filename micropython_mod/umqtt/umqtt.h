@@ -1,0 +1,273 @@
+// The C ABI of the umqtt engine. Generated from rust/ffi.rs by cbindgen: do not edit.
+
+#ifndef UMQTT_H
+#define UMQTT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// What a call came to.
+enum umqtt_what
+#if __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+  // Success; `detail` as the function says.
+  UMQTT_WHAT_DONE,
+  // `umqtt_receive`: a message of `detail` bytes was too large for the memory.
+  UMQTT_WHAT_SKIPPED,
+  // The port broke a wait off.
+  UMQTT_WHAT_INTERRUPTED,
+  // Not connected.
+  UMQTT_WHAT_NOT_CONNECTED,
+  // No answer in time.
+  UMQTT_WHAT_TIMED_OUT,
+  // The broker refused the subscription.
+  UMQTT_WHAT_SUBSCRIPTION_REFUSED,
+  // No memory.
+  UMQTT_WHAT_NO_MEMORY,
+  // The name was not resolved: errno.
+  UMQTT_WHAT_DNS,
+  // TCP or TLS did not connect: errno.
+  UMQTT_WHAT_DIAL,
+  // TCP or TLS did not connect in time.
+  UMQTT_WHAT_UNREACHABLE,
+  // CONNECT was not answered in time.
+  UMQTT_WHAT_SILENT,
+  // The socket failed: errno.
+  UMQTT_WHAT_IO,
+  // The server closed the connection.
+  UMQTT_WHAT_CLOSED,
+  // The socket took only a part of a packet.
+  UMQTT_WHAT_STALLED,
+  // The server sent a malformed packet: `umqtt_malformed`.
+  UMQTT_WHAT_MALFORMED,
+  // The server sent a packet that does not belong there: its type.
+  UMQTT_WHAT_UNEXPECTED,
+  // The server refused the connection: return code of CONNACK.
+  UMQTT_WHAT_REFUSED,
+  // `umqtt_publish`: it would have to wait, and the payload may change meanwhile.
+  UMQTT_WHAT_BUSY,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum umqtt_what umqtt_what;
+#else
+typedef uint8_t umqtt_what;
+#endif // __STDC_VERSION__ >= 202311L
+
+// What was wrong with the bytes. The numbers are stable: other languages map them to words.
+enum umqtt_malformed
+#if __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+  // The remaining length is no valid length, or not one that this packet can have, or a field
+  // runs past it, or bytes are left over.
+  UMQTT_MALFORMED_REMAINING_LENGTH = 1,
+  // Packet type 0 or 15, or not the type that was asked for.
+  UMQTT_MALFORMED_KIND = 2,
+  // The low four bits of the first byte do not go with the packet type, or DUP with QoS 0.
+  UMQTT_MALFORMED_FLAGS = 3,
+  // QoS 3, or reserved bits beside a requested QoS.
+  UMQTT_MALFORMED_QOS = 4,
+  // Packet identifier 0.
+  UMQTT_MALFORMED_PACKET_ID = 5,
+  // The protocol name in CONNECT is neither `MQTT` nor `MQIsdp`.
+  UMQTT_MALFORMED_PROTOCOL = 6,
+  // The protocol level in CONNECT does not go with the protocol name.
+  UMQTT_MALFORMED_VERSION = 7,
+  // Flags of CONNECT that are reserved or contradict each other.
+  UMQTT_MALFORMED_CONNECT_FLAGS = 8,
+  // A return code of CONNACK or SUBACK that does not exist.
+  UMQTT_MALFORMED_RETURN_CODE = 9,
+  // Reserved bits beside CONNACK's session present, or session present in a refusal.
+  UMQTT_MALFORMED_SESSION_PRESENT = 10,
+  // An empty topic, a wildcard in a topic name, or one at a wrong place in a topic filter.
+  UMQTT_MALFORMED_TOPIC = 11,
+  // A text that is not UTF-8, or has U+0000 in it.
+  UMQTT_MALFORMED_UTF8 = 12,
+  // A text of more than 65,535 bytes (never from the wire).
+  UMQTT_MALFORMED_TOO_LONG = 13,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum umqtt_malformed umqtt_malformed;
+#else
+typedef uint8_t umqtt_malformed;
+#endif // __STDC_VERSION__ >= 202311L
+
+// One client.
+typedef struct umqtt_engine_t umqtt_engine_t;
+
+// The C side's frame of one call.
+typedef void umqtt_call_t;
+
+// An object of the C side: a socket, or what keeps bytes alive.
+typedef void umqtt_object_t;
+
+// Bytes that belong to the C side.
+typedef struct umqtt_bytes_t {
+  const uint8_t *data;
+  size_t len;
+  // What keeps the data alive.
+  umqtt_object_t *owner;
+} umqtt_bytes_t;
+
+// A message that comes in.
+typedef struct umqtt_message_t {
+  struct umqtt_message_t *next;
+  // For the port: the objects that own the data.
+  umqtt_object_t *topic;
+  // For the port: the objects that own the data.
+  umqtt_object_t *payload;
+  uint8_t *topic_data;
+  size_t topic_len;
+  uint8_t *payload_data;
+  size_t payload_len;
+  uint32_t size;
+  uint16_t id;
+  uint8_t link;
+  uint8_t qos;
+  bool whole;
+} umqtt_message_t;
+
+// What the engine needs of its port. Errors are `errno` values.
+typedef struct umqtt_port_t {
+  // Milliseconds, going round at 2^32.
+  uint32_t (*now)(void);
+  // Waits until no other thread has the engine.
+  void (*lock)(umqtt_call_t *call);
+  // Lets others have the engine. `changed`: the waits of others end. `waiting`: this call is
+  // going to `wait` with this socket (NULL: none), and from now on nothing may be missed.
+  void (*unlock)(umqtt_call_t *call, bool changed, bool waiting, umqtt_object_t *socket);
+  // Waits for the socket to become readable or writable, at most `timeout` milliseconds (-1:
+  // for ever); it may end early. `socket` NULL: the one of the last `unlock`. `true`: the call
+  // is to be broken off.
+  bool (*wait)(umqtt_call_t *call,
+               umqtt_object_t *socket,
+               bool readable,
+               bool writable,
+               int32_t timeout);
+  // Resolves a name, blocking, and keeps the address in the call's frame. 0 or an error.
+  int32_t (*resolve)(umqtt_call_t *call, struct umqtt_bytes_t host, uint16_t port, bool ipv6);
+  // Makes a socket for the address in the call's frame. NULL and an error, if it fails.
+  umqtt_object_t *(*socket)(umqtt_call_t *call, int32_t *error);
+  // Begins to connect to the address in the call's frame, or looks how it is going. 0 when
+  // connected, `EAGAIN` when under way, or an error.
+  int32_t (*connect)(umqtt_call_t *call, umqtt_object_t *socket);
+  // Sends. How many bytes, or an error (`EAGAIN`: none at this moment), negated.
+  ptrdiff_t (*send)(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len);
+  // Receives. How many bytes (0: the peer closed), or an error, negated.
+  ptrdiff_t (*receive)(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
+  // Closes a socket.
+  void (*close)(umqtt_call_t *call, umqtt_object_t *socket);
+  // Makes a message with room for a topic and a payload. NULL: there is no memory.
+  struct umqtt_message_t *(*message_new)(umqtt_object_t *owner, size_t topic, size_t payload);
+  // Lets a message go.
+  void (*message_free)(umqtt_object_t *owner, struct umqtt_message_t *message);
+  // Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
+  // NULL: there is no memory, and the old block is as it was.
+  void *(*grow)(void *list, size_t old_size, size_t new_size);
+} umqtt_port_t;
+
+// What a client is made of, see the constructor. Absent texts have no data.
+typedef struct umqtt_settings_t {
+  struct umqtt_bytes_t client_id;
+  struct umqtt_bytes_t server;
+  struct umqtt_bytes_t user;
+  struct umqtt_bytes_t password;
+  uint16_t port;
+  uint16_t keepalive;
+  uint8_t version;
+  bool ipv6;
+  bool reconnect;
+} umqtt_settings_t;
+
+// What a call came to.
+typedef struct umqtt_outcome_t {
+  umqtt_what what;
+  int32_t detail;
+} umqtt_outcome_t;
+
+// Bytes of memory that an engine takes.
+size_t umqtt_size(void);
+
+// Makes an engine in zeroed memory of `umqtt_size` bytes. `owner` comes back when messages are
+// made. The texts of `settings` are checked already (`umqtt_check_text`).
+void umqtt_init(struct umqtt_engine_t *engine,
+                const struct umqtt_port_t *port,
+                umqtt_object_t *owner,
+                const struct umqtt_settings_t *settings);
+
+// Whom the client connects to: `server` and `port` of the settings.
+struct umqtt_bytes_t umqtt_server(struct umqtt_engine_t *engine, uint16_t *port);
+
+// Bytes of the receive buffer.
+int32_t umqtt_receive_buffer(void);
+
+// Connects. `detail` is 0.
+struct umqtt_outcome_t umqtt_connect(struct umqtt_engine_t *engine, umqtt_call_t *call, bool clean);
+
+// Publishes. `fixed`: the payload stays as it is; otherwise a QoS 0 message that is not off at
+// once is not taken. `detail`: 1 done, 0 not yet, -1 no room.
+struct umqtt_outcome_t umqtt_publish(struct umqtt_engine_t *engine,
+                                     umqtt_call_t *call,
+                                     struct umqtt_bytes_t topic,
+                                     struct umqtt_bytes_t payload,
+                                     bool retain,
+                                     uint8_t qos,
+                                     bool wait,
+                                     bool fixed);
+
+// Subscribes. `detail` is 0.
+struct umqtt_outcome_t umqtt_subscribe(struct umqtt_engine_t *engine,
+                                       umqtt_call_t *call,
+                                       struct umqtt_bytes_t filter,
+                                       uint8_t qos);
+
+// Unsubscribes. `detail` is 0.
+struct umqtt_outcome_t umqtt_unsubscribe(struct umqtt_engine_t *engine,
+                                         umqtt_call_t *call,
+                                         struct umqtt_bytes_t filter);
+
+// Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
+// then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or the client was
+// disconnected.
+struct umqtt_outcome_t umqtt_receive(struct umqtt_engine_t *engine, umqtt_call_t *call, bool wait);
+
+// The message that is to be handled.
+struct umqtt_message_t *umqtt_first_message(struct umqtt_engine_t *engine);
+
+// The message that `umqtt_receive` named has been handled.
+void umqtt_handled(struct umqtt_engine_t *engine, umqtt_call_t *call);
+
+// Sends a PINGREQ. `detail` is 0.
+struct umqtt_outcome_t umqtt_ping(struct umqtt_engine_t *engine, umqtt_call_t *call);
+
+// Lets the socket go.
+void umqtt_close(struct umqtt_engine_t *engine, umqtt_call_t *call);
+
+// Disconnects and lets everything go.
+void umqtt_disconnect(struct umqtt_engine_t *engine, umqtt_call_t *call);
+
+// Sets the last will of the next CONNECT.
+void umqtt_set_will(struct umqtt_engine_t *engine,
+                    umqtt_call_t *call,
+                    struct umqtt_bytes_t topic,
+                    struct umqtt_bytes_t payload,
+                    bool retain,
+                    uint8_t qos);
+
+// State of the connection: 0 connected, 1 connecting, 2 closed by the server, -1 none.
+int32_t umqtt_status(struct umqtt_engine_t *engine, umqtt_call_t *call);
+
+// Is this a text as MQTT wants it: UTF-8 without U+0000 (section 1.5.3)?
+bool umqtt_check_text(struct umqtt_bytes_t text);
+
+// Is this a topic name (section 4.7)?
+bool umqtt_check_topic(struct umqtt_bytes_t topic);
+
+// Is this a topic filter (section 4.7)?
+bool umqtt_check_filter(struct umqtt_bytes_t filter);
+
+#endif  /* UMQTT_H */

@@ -1,0 +1,560 @@
+//! The calls of the API that wait: each repeats a step of the client until it has its answer.
+//!
+//! Between two steps nothing is held: no lock, no borrow of the client. So any number of threads
+//! can be in any of these calls at a time, and every wait ends at a deadline, when something
+//! happens on the socket, or when another thread's step has changed something.
+
+use core::net::SocketAddr;
+
+use embedded_nal::{Dns, TcpClientStack, nb};
+
+use crate::{
+    client::{Appetite, Client, End, Fault, STALL, Status, Stop},
+    memory::Memory,
+    packet::QoS,
+    session::{Answer, Message, Ticket},
+    time::Time,
+};
+
+/// Milliseconds from the start of `connect` to CONNACK.
+const CONNECT_TIMEOUT: u32 = 20_000;
+/// Milliseconds for an acknowledgement, and for room for one more message.
+const ANSWER_TIMEOUT: u32 = 5_000;
+/// Milliseconds between two questions to a resolver that does not block.
+const DNS_TICK: u32 = 10;
+
+/// What the calls need of the place they run in.
+pub trait Port {
+    /// The network.
+    type Stack: TcpClientStack<Error: Copy> + Dns<Error = <Self::Stack as TcpClientStack>::Error>;
+    /// The memory.
+    type Memory: Memory;
+
+    /// The time now.
+    fn now(&self) -> Time;
+
+    /// Runs `work` alone with the client, then looks at [`Client::take_signals`]: if a wait is to
+    /// follow, anything that happens from now on ends it; if something changed, the waits of
+    /// others end.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Client<Self::Stack, Self::Memory>, &mut Self::Stack) -> T,
+    ) -> T;
+
+    /// Runs `work` with the network, but without the client: it may take its time.
+    fn outside<T>(&self, work: impl FnOnce(&mut Self::Stack) -> T) -> T;
+
+    /// Waits for `socket`, or for the client's as it was last; it may end early.
+    fn wait(
+        &self,
+        socket: Option<&<Self::Stack as TcpClientStack>::TcpSocket>,
+        wait: Wait,
+    ) -> Result<(), Interrupted>;
+}
+
+/// What a step came to.
+enum Step<T> {
+    Done(T),
+    /// Try again after this.
+    Wait(Wait),
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// The socket has something to read.
+    pub readable: bool,
+    /// The socket takes something.
+    pub writable: bool,
+    /// The latest moment; `None`: for ever.
+    pub until: Option<Time>,
+}
+
+/// The wait was broken off, by Ctrl-C for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted;
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error<E> {
+    /// A wait was broken off.
+    Interrupted,
+    /// The client is not connected, or the script closed it while the call was waiting.
+    NotConnected,
+    /// No answer in time.
+    TimedOut,
+    /// The broker refused the subscription.
+    SubscriptionRefused,
+    /// There is no memory to remember the subscription.
+    NoMemory,
+    /// The message cannot be sent at once, and the call may not wait with it.
+    Busy,
+    /// The connection failed.
+    Fault(Fault<E>),
+}
+
+impl<E> From<Interrupted> for Error<E> {
+    fn from(_: Interrupted) -> Self {
+        Error::Interrupted
+    }
+}
+
+impl<E> From<Fault<E>> for Error<E> {
+    fn from(fault: Fault<E>) -> Self {
+        Error::Fault(fault)
+    }
+}
+
+/// What `publish` came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// QoS 0: written. QoS 1 and 2: the handshake is complete, or was not to be waited for.
+    Done,
+    /// QoS 0: not sent. QoS 1 and 2: in flight, and will be until it is acknowledged.
+    NotYet,
+    /// Not taken: as many messages are in flight as there can be.
+    NoRoom,
+}
+
+/// What `receive` came to. The numbers are bytes, as [`crate::memory::Inbox::cost`] counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The oldest message in the inbox is to be handled; then comes [`handled`].
+    Message(u32),
+    /// A message was too large for the memory.
+    Skipped(u32),
+    /// There is nothing, or the client was disconnected.
+    Nothing,
+}
+
+type NetError<P> = <<P as Port>::Stack as TcpClientStack>::Error;
+type CallResult<P, T> = Result<T, Error<NetError<P>>>;
+type ClientOf<P> = Client<<P as Port>::Stack, <P as Port>::Memory>;
+type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
+
+/// Repeats `step` until it is done. Its last argument says whether it is the first time.
+fn repeat<P: Port, T>(
+    port: &P,
+    mut step: impl FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Step<CallResult<P, T>>,
+) -> CallResult<P, T> {
+    let mut first = true;
+    loop {
+        let now = port.now();
+        let outcome = port.with(|client, stack| {
+            let outcome = step(client, stack, now, first);
+            if matches!(outcome, Step::Wait(_)) {
+                client.will_wait();
+            }
+            outcome
+        });
+        match outcome {
+            Step::Done(answer) => return answer,
+            Step::Wait(wait) => port.wait(None, wait)?,
+        }
+        first = false;
+    }
+}
+
+/// Waits for what keeps the client from going on, until `deadline` at the latest.
+fn wait_for<P: Port, T>(
+    client: &ClientOf<P>,
+    stop: Stop,
+    now: Time,
+    deadline: Option<Time>,
+) -> Step<CallResult<P, T>> {
+    let stall = client.stalls_at();
+    let until = match (deadline, stall) {
+        _ if stop == Stop::More => Some(now),
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    Step::Wait(Wait {
+        readable: stop == Stop::Dry,
+        writable: client.wants_write(),
+        until,
+    })
+}
+
+/// Why the client is not connected, for a call that found it connected before.
+fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
+    client.fault().map_or(Error::NotConnected, Error::Fault)
+}
+
+/// Connects: DNS, TCP, CONNECT and CONNACK within 20 s in all, or as long as the resolver takes.
+///
+/// # Errors
+/// What failed, or [`Error::NotConnected`] if another thread closed the client meanwhile.
+pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, ()> {
+    let deadline = port.now().after(CONNECT_TIMEOUT);
+    let epoch = port.with(|client, stack| client.dial(stack, clean_session));
+    let result = dial(port, epoch, deadline).and_then(|socket| {
+        let attached = port.with(|client, _| client.attach(socket, epoch));
+        match attached {
+            Ok(()) => greet(port, epoch, deadline),
+            Err(socket) => {
+                hang_up(port, socket);
+                Err(Error::NotConnected)
+            }
+        }
+    });
+    if let Err(error) = result {
+        port.with(|client, stack| {
+            if client.epoch() == epoch {
+                match error {
+                    Error::Fault(fault) => client.lose(stack, fault),
+                    _ => client.close(stack),
+                }
+            }
+        });
+    }
+    result
+}
+
+/// DNS and TCP.
+fn dial<P: Port>(
+    port: &P,
+    epoch: u8,
+    deadline: Time,
+) -> CallResult<P, <P::Stack as TcpClientStack>::TcpSocket> {
+    // Has the time come to stop trying?
+    let check = |timeout| {
+        let now = port.now();
+        port.with(|client, _| {
+            client.will_wait();
+            if client.epoch() != epoch {
+                Err(Error::NotConnected)
+            } else if now.reached(deadline) {
+                Err(Error::Fault(timeout))
+            } else {
+                Ok(client.config.endpoint())
+            }
+        })
+    };
+    let (server, tcp_port, family) = check(Fault::Unreachable)?;
+    // A text that is not UTF-8 is not a host name either.
+    let name = str::from_utf8(server.as_ref()).unwrap_or_default();
+    let address = loop {
+        match port.outside(|stack| stack.get_host_by_name(name, family.clone())) {
+            Ok(address) => break address,
+            Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
+            Err(nb::Error::WouldBlock) => {
+                let until = Some(port.now().after(DNS_TICK));
+                port.wait(
+                    None,
+                    Wait {
+                        until,
+                        ..Wait::default()
+                    },
+                )?;
+            }
+        }
+        check(Fault::Unreachable)?;
+    };
+    check(Fault::Unreachable)?;
+    let mut socket = port.outside(|stack| stack.socket()).map_err(Fault::Dial)?;
+    let connected = loop {
+        let address = SocketAddr::new(address, tcp_port);
+        match port.outside(|stack| stack.connect(&mut socket, address)) {
+            Ok(()) => break Ok(()),
+            Err(nb::Error::Other(error)) => break Err(Fault::Dial(error).into()),
+            Err(nb::Error::WouldBlock) => {}
+        }
+        let wait = Wait {
+            readable: false,
+            writable: true,
+            until: Some(deadline),
+        };
+        let go_on = check(Fault::Unreachable)
+            .and_then(|_| port.wait(Some(&socket), wait).map_err(Error::from));
+        if let Err(error) = go_on {
+            break Err(error);
+        }
+    };
+    match connected {
+        Ok(()) => Ok(socket),
+        Err(error) => {
+            hang_up(port, socket);
+            Err(error)
+        }
+    }
+}
+
+fn hang_up<P: Port>(port: &P, socket: <P::Stack as TcpClientStack>::TcpSocket) {
+    // Nothing can be done about a socket that fails to close.
+    let _ = port.outside(|stack| stack.close(socket));
+}
+
+/// CONNECT and CONNACK.
+fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, ()> {
+    repeat(port, |client, stack, now, first| {
+        if client.epoch() != epoch {
+            return Step::Done(Err(Error::NotConnected));
+        }
+        let stop = client.pump(stack, now, Appetite::Nothing, !first);
+        match client.status() {
+            Status::Connected => Step::Done(Ok(())),
+            Status::Connecting if now.reached(deadline) => Step::Done(Err(Fault::Silent.into())),
+            Status::Connecting => wait_for::<P, _>(client, stop, now, Some(deadline)),
+            _ => Step::Done(Err(lost::<P>(client))),
+        }
+    })
+}
+
+/// Publishes a message, see [`Published`]. `wait`: for the acknowledgement. `fixed`: nothing
+/// changes the payload; otherwise a QoS 0 message is taken only if it is off, or in the buffer,
+/// at once.
+///
+/// # Errors
+/// The client is not connected, or, without reconnection, the connection fails.
+pub fn publish<P: Port>(
+    port: &P,
+    message: &Message<Bytes<P>>,
+    wait: bool,
+    fixed: bool,
+) -> CallResult<P, Published> {
+    match message.qos {
+        QoS::AtMostOnce => publish_at_most_once(port, message, fixed),
+        _ => publish_in_flight(port, message, wait),
+    }
+}
+
+fn publish_at_most_once<P: Port>(
+    port: &P,
+    message: &Message<Bytes<P>>,
+    fixed: bool,
+) -> CallResult<P, Published> {
+    let mut started = None;
+    repeat(port, |client, stack, now, first| {
+        match client.status() {
+            Status::Connected => {}
+            Status::Connecting => return Step::Done(Ok(Published::NotYet)),
+            _ if first => return Step::Done(Err(Error::NotConnected)),
+            _ => return Step::Done(Err(lost::<P>(client))),
+        }
+        if !fixed && !client.fits_buffer(message) {
+            return Step::Done(Err(Error::Busy));
+        }
+        let start = |client: &mut ClientOf<P>| {
+            client
+                .start_publish(message)
+                .map(|ticket| (ticket, client.link()))
+        };
+        started = started.or_else(|| start(client));
+        let stop = client.pump(stack, now, Appetite::Keep, !first);
+        if started.is_none() {
+            // What was before it may be gone now.
+            started = start(client);
+            client.pump(stack, now, Appetite::Keep, false);
+        }
+        if let Some((ticket, link)) = started
+            && !client.is_publishing(ticket)
+        {
+            let same = client.status() == Status::Connected && client.link() == link;
+            return Step::Done(if same {
+                Ok(Published::Done)
+            } else {
+                Err(lost::<P>(client))
+            });
+        }
+        if !fixed && started.is_none() {
+            return Step::Done(Err(Error::Busy));
+        }
+        let deadline = client.send_progress().after(STALL);
+        if now.reached(deadline) && (started.is_none() || client.cancel_publish()) {
+            return Step::Done(not_yet::<P>(client, Error::TimedOut));
+        }
+        wait_for::<P, _>(client, stop, now, Some(deadline))
+    })
+}
+
+/// The message is not sent, or not acknowledged, yet: with reconnection no error.
+fn not_yet<P: Port>(client: &ClientOf<P>, error: Error<NetError<P>>) -> CallResult<P, Published> {
+    if client.config.reconnect {
+        Ok(Published::NotYet)
+    } else {
+        Err(error)
+    }
+}
+
+fn publish_in_flight<P: Port>(
+    port: &P,
+    message: &Message<Bytes<P>>,
+    wait: bool,
+) -> CallResult<P, Published> {
+    let mut taken = None;
+    let mut ends = None;
+    let mut deadline = port.now().after(ANSWER_TIMEOUT);
+    repeat(port, |client, stack, now, first| {
+        let ends = *ends.get_or_insert(client.ends());
+        if ends != client.ends() {
+            return Step::Done(not_yet::<P>(client, Error::NotConnected));
+        }
+        if first && client.status().is_idle() {
+            return Step::Done(Err(Error::NotConnected));
+        }
+        let mut take = |client: &mut ClientOf<P>| {
+            let ticket = client.session.take(message)?;
+            deadline = now.after(ANSWER_TIMEOUT);
+            Some((ticket, client.link()))
+        };
+        taken = taken.or_else(|| take(client));
+        // Acknowledgements that have come make room.
+        let mut stop = client.pump(stack, now, Appetite::Keep, !first || taken.is_none());
+        if taken.is_none() {
+            taken = take(client);
+            stop = client.pump(stack, now, Appetite::Keep, false).or(stop);
+        }
+        let late = now.reached(deadline) || stop == Stop::Full;
+        let status = client.status();
+        let Some((ticket, link)) = taken else {
+            return match status {
+                Status::Connected if wait && !late => {
+                    wait_for::<P, _>(client, stop, now, Some(deadline))
+                }
+                Status::Connected | Status::Connecting => Step::Done(Ok(Published::NoRoom)),
+                _ => Step::Done(Err(lost::<P>(client))),
+            };
+        };
+        Step::Done(if !client.session.is_in_flight(ticket) {
+            Ok(Published::Done)
+        } else if status.is_idle() {
+            Err(lost::<P>(client))
+        } else if status == Status::Connecting || link != client.link() {
+            Ok(Published::NotYet)
+        } else if !wait {
+            Ok(Published::Done)
+        } else if late {
+            Ok(Published::NotYet)
+        } else {
+            return wait_for::<P, _>(client, stop, now, Some(deadline));
+        })
+    })
+}
+
+/// Subscribes, and waits for the SUBACK.
+///
+/// # Errors
+/// [`Error::SubscriptionRefused`], [`Error::TimedOut`] after 5 s, or what became of the
+/// connection.
+pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P, ()> {
+    request(port, |client| client.session.subscribe(filter, qos))
+}
+
+/// Unsubscribes, and waits for the UNSUBACK.
+///
+/// # Errors
+/// [`Error::TimedOut`] after 5 s, or what became of the connection.
+pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, ()> {
+    request(port, |client| client.session.unsubscribe(filter))
+}
+
+fn request<P: Port>(
+    port: &P,
+    ask: impl Fn(&mut ClientOf<P>) -> Option<Ticket>,
+) -> CallResult<P, ()> {
+    let deadline = port.now().after(ANSWER_TIMEOUT);
+    let mut asked = None;
+    repeat(port, |client, stack, now, first| {
+        if first {
+            if client.status() != Status::Connected {
+                return Step::Done(Err(Error::NotConnected));
+            }
+            asked = ask(client);
+        }
+        let Some(ticket) = asked else {
+            return Step::Done(Err(Error::NoMemory));
+        };
+        let stop = client.pump(stack, now, Appetite::Keep, !first);
+        let answer = client.session.answer(ticket);
+        Step::Done(match answer {
+            _ if client.status() != Status::Connected => Err(lost::<P>(client)),
+            Answer::Done => Ok(()),
+            Answer::Refused => {
+                client.session.collect(ticket);
+                Err(Error::SubscriptionRefused)
+            }
+            Answer::Pending if now.reached(deadline) || stop == Stop::Full => Err(Error::TimedOut),
+            Answer::Pending => return wait_for::<P, _>(client, stop, now, Some(deadline)),
+        })
+    })
+}
+
+/// The next message for the script; with `wait`, blocks until there is one.
+///
+/// # Errors
+/// [`Error::NotConnected`], or what became of the connection while the call was waiting.
+pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Received> {
+    let mut ends = None;
+    repeat(port, |client, stack, now, first| {
+        let ends = *ends.get_or_insert(client.ends());
+        if ends != client.ends() {
+            return Step::Done(match client.end() {
+                End::Disconnected => Ok(Received::Nothing),
+                End::Closed => Err(Error::NotConnected),
+            });
+        }
+        let idle = client.status().is_idle();
+        let appetite = if client.is_delivering() {
+            Appetite::Nothing
+        } else {
+            Appetite::Deliver
+        };
+        let stop = client.pump(stack, now, appetite, true);
+        if let Some(size) = client.take_skipped() {
+            return Step::Done(Ok(Received::Skipped(size)));
+        }
+        // What arrived before the connection failed is delivered all the same.
+        if !idle || client.fault().is_some() {
+            if let Some(tag) = client.deliver() {
+                return Step::Done(Ok(Received::Message(tag.size)));
+            }
+        }
+        if idle && first {
+            Step::Done(Err(Error::NotConnected))
+        } else if client.status().is_idle() {
+            Step::Done(Err(lost::<P>(client)))
+        } else if wait {
+            wait_for::<P, _>(client, stop, now, None)
+        } else {
+            Step::Done(Ok(Received::Nothing))
+        }
+    })
+}
+
+/// The message that [`receive`] named has been handled: it is acknowledged and let go.
+pub fn handled<P: Port>(port: &P) {
+    let now = port.now();
+    port.with(|client, stack| client.handled(stack, now));
+}
+
+/// Sends a PINGREQ; does nothing with a keepalive of 0, or while connecting.
+///
+/// # Errors
+/// [`Error::NotConnected`].
+pub fn ping<P: Port>(port: &P) -> CallResult<P, ()> {
+    let now = port.now();
+    port.with(|client, stack| match client.status() {
+        _ if client.config.keepalive == 0 => Ok(()),
+        Status::Connecting => Ok(()),
+        Status::Connected => {
+            client.ping();
+            client.pump(stack, now, Appetite::Nothing, false);
+            match client.status() {
+                Status::Connected => Ok(()),
+                _ => Err(lost::<P>(client)),
+            }
+        }
+        _ => Err(Error::NotConnected),
+    })
+}
+
+/// Lets the socket go, without DISCONNECT. What is in flight stays, and so do the subscriptions.
+pub fn close<P: Port>(port: &P) {
+    port.with(|client, stack| client.close(stack));
+}
+
+/// Sends DISCONNECT if the socket takes it at once, and lets everything go.
+pub fn disconnect<P: Port>(port: &P) {
+    let now = port.now();
+    port.with(|client, stack| client.disconnect(stack, now));
+}

@@ -1,0 +1,883 @@
+//! The C ABI, and every `unsafe` of the crate: pointers become slices and references here.
+//!
+//! The C side gives memory for an engine, a table of functions for what the engine needs of its
+//! port, and with each call a pointer to a frame of its own, which comes back in the port's
+//! functions. No function of the port may raise (`longjmp`) through the engine.
+//!
+//! What the C side promises, and all the `unsafe` here rests on:
+//! - an `umqtt_engine_t` lies in [`umqtt_size`] bytes, zeroed and aligned to 8, that stay where
+//!   they are, and has been through [`umqtt_init`] before anything else;
+//! - the data of an `umqtt_bytes_t` stays as it is while the engine holds on to it;
+//! - `lock` keeps all other threads from the engine until `unlock`, and no function of the port
+//!   calls the engine;
+//! - a message, and a list, that the port made stays until the engine has let it go.
+
+#![allow(unsafe_code)]
+#![allow(clippy::not_unsafe_ptr_arg_deref)] // the promises above are about every pointer
+
+use core::{
+    marker::PhantomData,
+    mem,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ptr, slice,
+};
+
+use cty::{c_void, size_t};
+use embedded_nal::{AddrType, Dns, TcpClientStack, TcpError, TcpErrorKind, nb};
+
+use crate::{
+    calls::{self, Error, Interrupted, Port, Published, Wait},
+    client::{Client, Config, Fault, Status},
+    config::{RX_BUFFER, TX_BUFFER},
+    memory::{Inbox, List, Memory, Tag},
+    packet::{PacketId, QoS, Version, check_filter, check_text, check_topic},
+    session::{Message, Received, Session, Subscription},
+    time::Time,
+};
+
+/// The C side's frame of one call.
+pub type Call = c_void;
+/// An object of the C side: a socket, or what keeps bytes alive.
+pub type Object = c_void;
+
+/// Bytes that belong to the C side.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Bytes {
+    data: *const u8,
+    len: size_t,
+    /// What keeps the data alive.
+    owner: *mut Object,
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: the C side keeps the data as it is while the engine holds on to it.
+        unsafe { slice::from_raw_parts(self.data, self.len) }
+    }
+}
+
+impl Bytes {
+    /// The bytes, or `None` for no data, which is what an absent text is.
+    fn present(self) -> Option<Bytes> {
+        (!self.data.is_null()).then_some(self)
+    }
+}
+
+/// A message that comes in.
+#[repr(C)]
+pub struct Node {
+    next: *mut Node,
+    /// For the port: the objects that own the data.
+    pub topic: *mut Object,
+    /// For the port: the objects that own the data.
+    pub payload: *mut Object,
+    topic_data: *mut u8,
+    topic_len: size_t,
+    payload_data: *mut u8,
+    payload_len: size_t,
+    size: u32,
+    id: u16,
+    link: u8,
+    qos: u8,
+    whole: bool,
+}
+
+/// What the engine needs of its port. Errors are `errno` values.
+#[repr(C)]
+pub struct PortTable {
+    /// Milliseconds, going round at 2^32.
+    now: extern "C" fn() -> u32,
+    /// Waits until no other thread has the engine.
+    lock: extern "C" fn(call: *mut Call),
+    /// Lets others have the engine. `changed`: the waits of others end. `waiting`: this call is
+    /// going to `wait` with this socket (NULL: none), and from now on nothing may be missed.
+    unlock: extern "C" fn(call: *mut Call, changed: bool, waiting: bool, socket: *mut Object),
+    /// Waits for the socket to become readable or writable, at most `timeout` milliseconds (-1:
+    /// for ever); it may end early. `socket` NULL: the one of the last `unlock`. `true`: the call
+    /// is to be broken off.
+    wait: extern "C" fn(
+        call: *mut Call,
+        socket: *mut Object,
+        readable: bool,
+        writable: bool,
+        timeout: i32,
+    ) -> bool,
+    /// Resolves a name, blocking, and keeps the address in the call's frame. 0 or an error.
+    resolve: extern "C" fn(call: *mut Call, host: Bytes, port: u16, ipv6: bool) -> i32,
+    /// Makes a socket for the address in the call's frame. NULL and an error, if it fails.
+    socket: extern "C" fn(call: *mut Call, error: *mut i32) -> *mut Object,
+    /// Begins to connect to the address in the call's frame, or looks how it is going. 0 when
+    /// connected, `EAGAIN` when under way, or an error.
+    connect: extern "C" fn(call: *mut Call, socket: *mut Object) -> i32,
+    /// Sends. How many bytes, or an error (`EAGAIN`: none at this moment), negated.
+    send:
+        extern "C" fn(call: *mut Call, socket: *mut Object, data: *const u8, len: size_t) -> isize,
+    /// Receives. How many bytes (0: the peer closed), or an error, negated.
+    receive:
+        extern "C" fn(call: *mut Call, socket: *mut Object, data: *mut u8, len: size_t) -> isize,
+    /// Closes a socket.
+    close: extern "C" fn(call: *mut Call, socket: *mut Object),
+    /// Makes a message with room for a topic and a payload. NULL: there is no memory.
+    message_new: extern "C" fn(owner: *mut Object, topic: size_t, payload: size_t) -> *mut Node,
+    /// Lets a message go.
+    message_free: extern "C" fn(owner: *mut Object, message: *mut Node),
+    /// Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
+    /// NULL: there is no memory, and the old block is as it was.
+    grow: extern "C" fn(list: *mut c_void, old_size: size_t, new_size: size_t) -> *mut c_void,
+}
+
+/// What a client is made of, see the constructor. Absent texts have no data.
+#[repr(C)]
+pub struct Settings {
+    client_id: Bytes,
+    server: Bytes,
+    user: Bytes,
+    password: Bytes,
+    port: u16,
+    keepalive: u16,
+    version: u8,
+    ipv6: bool,
+    reconnect: bool,
+}
+
+/// What a call came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum What {
+    /// Success; `detail` as the function says.
+    Done,
+    /// `umqtt_receive`: a message of `detail` bytes was too large for the memory.
+    Skipped,
+    /// The port broke a wait off.
+    Interrupted,
+    /// Not connected.
+    NotConnected,
+    /// No answer in time.
+    TimedOut,
+    /// The broker refused the subscription.
+    SubscriptionRefused,
+    /// No memory.
+    NoMemory,
+    /// The name was not resolved: errno.
+    Dns,
+    /// TCP or TLS did not connect: errno.
+    Dial,
+    /// TCP or TLS did not connect in time.
+    Unreachable,
+    /// CONNECT was not answered in time.
+    Silent,
+    /// The socket failed: errno.
+    Io,
+    /// The server closed the connection.
+    Closed,
+    /// The socket took only a part of a packet.
+    Stalled,
+    /// The server sent a malformed packet: `umqtt_malformed`.
+    Malformed,
+    /// The server sent a packet that does not belong there: its type.
+    Unexpected,
+    /// The server refused the connection: return code of CONNACK.
+    Refused,
+    /// `umqtt_publish`: it would have to wait, and the payload may change meanwhile.
+    Busy,
+}
+
+/// What a call came to.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Outcome {
+    what: What,
+    detail: i32,
+}
+
+fn outcome<T>(result: Result<T, Error<Errno>>, done: impl FnOnce(T) -> Outcome) -> Outcome {
+    let (what, detail) = match result {
+        Ok(value) => return done(value),
+        Err(Error::Interrupted) => (What::Interrupted, 0),
+        Err(Error::NotConnected) => (What::NotConnected, 0),
+        Err(Error::TimedOut) => (What::TimedOut, 0),
+        Err(Error::SubscriptionRefused) => (What::SubscriptionRefused, 0),
+        Err(Error::Busy) => (What::Busy, 0),
+        Err(Error::NoMemory) => (What::NoMemory, 0),
+        Err(Error::Fault(fault)) => match fault {
+            Fault::Dns(errno) => (What::Dns, errno.0),
+            Fault::Dial(errno) => (What::Dial, errno.0),
+            Fault::Io(errno) => (What::Io, errno.0),
+            Fault::Unreachable => (What::Unreachable, 0),
+            Fault::Silent => (What::Silent, 0),
+            Fault::Closed => (What::Closed, 0),
+            Fault::Stalled => (What::Stalled, 0),
+            Fault::Malformed(malformed) => (What::Malformed, malformed as i32),
+            Fault::Unexpected(kind) => (What::Unexpected, kind as i32),
+            Fault::Refused(code) => (What::Refused, i32::from(code)),
+        },
+    };
+    Outcome { what, detail }
+}
+
+fn done(detail: i32) -> Outcome {
+    Outcome {
+        what: What::Done,
+        detail,
+    }
+}
+
+/// An error of the port.
+#[derive(Clone, Copy, Debug)]
+struct Errno(i32);
+
+/// The one error that is none; the same on every port that MicroPython has.
+const EAGAIN: i32 = 11;
+
+impl Errno {
+    fn or_would_block(self) -> nb::Error<Errno> {
+        if self.0 == EAGAIN {
+            nb::Error::WouldBlock
+        } else {
+            nb::Error::Other(self)
+        }
+    }
+
+    /// From a count of bytes, or a negated error.
+    fn check(count: isize) -> nb::Result<usize, Errno> {
+        usize::try_from(count).map_err(|_| Errno(count.wrapping_neg() as i32).or_would_block())
+    }
+}
+
+impl TcpError for Errno {
+    fn kind(&self) -> TcpErrorKind {
+        TcpErrorKind::Other
+    }
+}
+
+/// The port as an embedded-nal stack. A name and the socket's address stay on the C side.
+struct Net {
+    port: &'static PortTable,
+    call: *mut Call,
+    host: Bytes,
+    tcp_port: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Socket(*mut Object);
+
+impl TcpClientStack for Net {
+    type TcpSocket = Socket;
+    type Error = Errno;
+
+    fn socket(&mut self) -> Result<Socket, Errno> {
+        let mut error = 0;
+        let socket = (self.port.socket)(self.call, &mut error);
+        if socket.is_null() {
+            Err(Errno(error))
+        } else {
+            Ok(Socket(socket))
+        }
+    }
+
+    fn connect(&mut self, socket: &mut Socket, _: SocketAddr) -> nb::Result<(), Errno> {
+        match (self.port.connect)(self.call, socket.0) {
+            0 => Ok(()),
+            error => Err(Errno(error).or_would_block()),
+        }
+    }
+
+    fn send(&mut self, socket: &mut Socket, data: &[u8]) -> nb::Result<usize, Errno> {
+        Errno::check((self.port.send)(
+            self.call,
+            socket.0,
+            data.as_ptr(),
+            data.len(),
+        ))
+    }
+
+    fn receive(&mut self, socket: &mut Socket, data: &mut [u8]) -> nb::Result<usize, Errno> {
+        Errno::check((self.port.receive)(
+            self.call,
+            socket.0,
+            data.as_mut_ptr(),
+            data.len(),
+        ))
+    }
+
+    fn close(&mut self, socket: Socket) -> Result<(), Errno> {
+        (self.port.close)(self.call, socket.0);
+        Ok(())
+    }
+}
+
+impl Dns for Net {
+    type Error = Errno;
+
+    /// The address stays on the C side, in the call's frame: what comes back says only that there
+    /// is one.
+    fn get_host_by_name(&mut self, _: &str, family: AddrType) -> nb::Result<IpAddr, Errno> {
+        let ipv6 = family == AddrType::IPv6;
+        match (self.port.resolve)(self.call, self.host, self.tcp_port, ipv6) {
+            0 => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            error => Err(nb::Error::Other(Errno(error))),
+        }
+    }
+
+    fn get_host_by_address(&mut self, _: IpAddr, _: &mut [u8]) -> nb::Result<usize, Errno> {
+        Err(nb::Error::Other(Errno(0)))
+    }
+}
+
+/// A block of bytes inside the engine's memory.
+struct Buffer(*mut u8, usize);
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `umqtt_init` made it from an array that lies beside the client and is used by
+        // nothing else.
+        unsafe { slice::from_raw_parts(self.0, self.1) }
+    }
+}
+
+impl AsMut<[u8]> for Buffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts_mut(self.0, self.1) }
+    }
+}
+
+/// A list on the C side's heap.
+struct HeapList<T> {
+    grow: extern "C" fn(*mut c_void, size_t, size_t) -> *mut c_void,
+    data: *mut T,
+    len: u16,
+    capacity: u16,
+    of: PhantomData<T>,
+}
+
+impl<T> HeapList<T> {
+    fn new(port: &PortTable) -> Self {
+        let data = ptr::null_mut();
+        HeapList {
+            grow: port.grow,
+            data,
+            len: 0,
+            capacity: 0,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T> List<T> for HeapList<T> {
+    fn entries(&self) -> &[T] {
+        if self.data.is_null() {
+            return &[];
+        }
+        // SAFETY: `grow` gave room for `capacity` entries, and `push` wrote the first `len`.
+        unsafe { slice::from_raw_parts(self.data, usize::from(self.len)) }
+    }
+
+    fn entries_mut(&mut self) -> &mut [T] {
+        if self.data.is_null() {
+            return &mut [];
+        }
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts_mut(self.data, usize::from(self.len)) }
+    }
+
+    fn push(&mut self, entry: T) -> Result<(), T> {
+        if self.len == self.capacity {
+            let Some(capacity) = self.capacity.max(2).checked_mul(2) else {
+                return Err(entry);
+            };
+            let size = |n: u16| usize::from(n) * mem::size_of::<T>();
+            let data = (self.grow)(self.data.cast(), size(self.capacity), size(capacity));
+            if data.is_null() {
+                return Err(entry);
+            }
+            (self.data, self.capacity) = (data.cast(), capacity);
+        }
+        // SAFETY: `len` is less than `capacity`.
+        unsafe { self.data.add(usize::from(self.len)).write(entry) };
+        self.len += 1;
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        // The entries need no dropping, and the collector need not see them any more.
+        self.data = ptr::null_mut();
+        (self.len, self.capacity) = (0, 0);
+    }
+}
+
+/// The inbox: messages that the C side made, linked.
+struct Messages {
+    port: &'static PortTable,
+    owner: *mut Object,
+    first: *mut Node,
+    last: *mut Node,
+}
+
+impl Messages {
+    fn last(&mut self) -> Option<&mut Node> {
+        // SAFETY: messages stay until `message_free`, and the engine's lock makes us the only one.
+        unsafe { self.last.as_mut() }
+    }
+
+    fn first(&self) -> Option<&Node> {
+        // SAFETY: as above.
+        unsafe { self.first.as_ref() }
+    }
+
+    /// Cuts the queue off behind `node` (null: all of it).
+    fn cut(&mut self, node: *mut Node) {
+        // SAFETY: as above.
+        let mut rest = match unsafe { node.as_mut() } {
+            Some(node) => mem::replace(&mut node.next, ptr::null_mut()),
+            None => mem::replace(&mut self.first, ptr::null_mut()),
+        };
+        self.last = node;
+        while !rest.is_null() {
+            // SAFETY: as above.
+            let next = unsafe { (*rest).next };
+            (self.port.message_free)(self.owner, rest);
+            rest = next;
+        }
+    }
+}
+
+impl Inbox for Messages {
+    fn begin(&mut self, topic: usize, payload: usize) -> bool {
+        let node = (self.port.message_new)(self.owner, topic, payload);
+        if node.is_null() {
+            return false;
+        }
+        match self.last() {
+            Some(last) => last.next = node,
+            None => self.first = node,
+        }
+        self.last = node;
+        true
+    }
+
+    fn topic(&mut self) -> &mut [u8] {
+        // SAFETY: `message_new` gave this room.
+        self.last().map_or(&mut [], |m| unsafe {
+            slice::from_raw_parts_mut(m.topic_data, m.topic_len)
+        })
+    }
+
+    fn payload(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        self.last().map_or(&mut [], |m| unsafe {
+            slice::from_raw_parts_mut(m.payload_data, m.payload_len)
+        })
+    }
+
+    fn finish(&mut self, tag: Tag) {
+        if let Some(message) = self.last() {
+            message.size = tag.size;
+            message.id = tag.id.map_or(0, PacketId::get);
+            message.link = tag.link;
+            message.qos = tag.qos as u8;
+            message.whole = true;
+        }
+    }
+
+    fn abandon(&mut self) {
+        let mut before = ptr::null_mut();
+        let mut node = self.first;
+        while node != self.last {
+            before = node;
+            // SAFETY: `last` is in the queue, so this is not the end of it.
+            node = unsafe { (*node).next };
+        }
+        self.cut(before);
+    }
+
+    fn first(&self) -> Option<Tag> {
+        let message = self.first().filter(|message| message.whole)?;
+        Some(Tag {
+            id: PacketId::new(message.id),
+            qos: QoS::from_bits(message.qos)?,
+            link: message.link,
+            size: message.size,
+        })
+    }
+
+    fn pop(&mut self) {
+        let Some(message) = self.first() else { return };
+        let next = message.next;
+        let node = mem::replace(&mut self.first, next);
+        if next.is_null() {
+            self.last = ptr::null_mut();
+        }
+        (self.port.message_free)(self.owner, node);
+    }
+
+    fn keep(&mut self, n: usize) {
+        self.cut(if n == 0 { ptr::null_mut() } else { self.first });
+    }
+}
+
+/// The engine's memory is the C side's.
+enum Heap {}
+
+impl Memory for Heap {
+    type Bytes = Bytes;
+    type Buffer = Buffer;
+    type Received = HeapList<Received>;
+    type Subscriptions = HeapList<Option<Subscription<Bytes>>>;
+    type Inbox = Messages;
+}
+
+/// One client.
+pub struct Block {
+    port: &'static PortTable,
+    client: Client<Net, Heap>,
+    receive_buffer: [u8; RX_BUFFER],
+    transmit_buffer: [u8; TX_BUFFER],
+}
+
+/// One call of the C side.
+struct Context {
+    block: *mut Block,
+    call: *mut Call,
+}
+
+impl Context {
+    fn port(&self) -> &'static PortTable {
+        // SAFETY: written once, by `umqtt_init`.
+        unsafe { (*self.block).port }
+    }
+
+    fn net(&self, host: Bytes, tcp_port: u16) -> Net {
+        Net {
+            port: self.port(),
+            call: self.call,
+            host,
+            tcp_port,
+        }
+    }
+
+    fn run<T>(
+        block: *mut Block,
+        call: *mut Call,
+        work: impl FnOnce(&Context) -> Result<T, Error<Errno>>,
+        done: impl FnOnce(T) -> Outcome,
+    ) -> Outcome {
+        outcome(work(&Context { block, call }), done)
+    }
+}
+
+impl Port for Context {
+    type Stack = Net;
+    type Memory = Heap;
+
+    fn now(&self) -> Time {
+        Time((self.port().now)())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Client<Net, Heap>, &mut Net) -> T) -> T {
+        let port = self.port();
+        (port.lock)(self.call);
+        // SAFETY: the lock makes this the only reference.
+        let client = unsafe { &mut (*self.block).client };
+        let result = work(
+            client,
+            &mut self.net(client.config.server, client.config.port),
+        );
+        let signals = client.take_signals();
+        let socket = client.socket().map_or(ptr::null_mut(), |socket| socket.0);
+        (port.unlock)(self.call, signals.changed, signals.waiting, socket);
+        result
+    }
+
+    fn outside<T>(&self, work: impl FnOnce(&mut Net) -> T) -> T {
+        // SAFETY: nothing changes these two after `umqtt_init`.
+        let (host, tcp_port) = unsafe {
+            let config = &raw const (*self.block).client.config;
+            ((*config).server, (*config).port)
+        };
+        work(&mut self.net(host, tcp_port))
+    }
+
+    fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
+        let socket = socket.map_or(ptr::null_mut(), |socket| socket.0);
+        let timeout = match wait.until {
+            Some(until) => i32::try_from(until.since(self.now())).unwrap_or(i32::MAX),
+            None => -1,
+        };
+        let port = self.port();
+        if (port.wait)(self.call, socket, wait.readable, wait.writable, timeout) {
+            return Err(Interrupted);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of memory that an engine takes.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_size() -> size_t {
+    mem::size_of::<Block>()
+}
+
+/// Makes an engine in zeroed memory of `umqtt_size` bytes. `owner` comes back when messages are
+/// made. The texts of `settings` are checked already (`umqtt_check_text`).
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_init(
+    engine: *mut Block,
+    port: *const PortTable,
+    owner: *mut Object,
+    settings: *const Settings,
+) {
+    // SAFETY: the C side's table is constant, and the settings are there during this call.
+    let (port, settings): (&'static PortTable, &Settings) = unsafe { (&*port, &*settings) };
+    let config = Config {
+        client_id: settings.client_id,
+        server: settings.server,
+        port: settings.port,
+        ipv6: settings.ipv6,
+        user: settings.user.present(),
+        password: settings.password.present(),
+        keepalive: settings.keepalive,
+        version: if settings.version == 3 {
+            Version::V31
+        } else {
+            Version::V311
+        },
+        reconnect: settings.reconnect,
+        will: None,
+    };
+    let session = Session::new(HeapList::new(port), HeapList::new(port));
+    let nothing = ptr::null_mut();
+    let inbox = Messages {
+        port,
+        owner,
+        first: nothing,
+        last: nothing,
+    };
+    // SAFETY: the memory is large enough and used by nothing else; the buffers, which are larger
+    // than a thread's stack may be, are written where they lie: they are zeroed.
+    unsafe {
+        let receive = Buffer((&raw mut (*engine).receive_buffer).cast(), RX_BUFFER);
+        let transmit = Buffer((&raw mut (*engine).transmit_buffer).cast(), TX_BUFFER);
+        (&raw mut (*engine).port).write(port);
+        (&raw mut (*engine).client).write(Client::new(config, session, inbox, receive, transmit));
+    }
+}
+
+/// Whom the client connects to: `server` and `port` of the settings.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_server(engine: *mut Block, port: *mut u16) -> Bytes {
+    // SAFETY: nothing changes these two after `umqtt_init`.
+    unsafe {
+        let config = &raw const (*engine).client.config;
+        *port = (*config).port;
+        (*config).server
+    }
+}
+
+/// Bytes of the receive buffer.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_receive_buffer() -> i32 {
+    RX_BUFFER as i32
+}
+
+/// Connects. `detail` is 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_connect(engine: *mut Block, call: *mut Call, clean: bool) -> Outcome {
+    Context::run(
+        engine,
+        call,
+        |port| calls::connect(port, clean),
+        |()| done(0),
+    )
+}
+
+/// Publishes. `fixed`: the payload stays as it is; otherwise a QoS 0 message that is not off at
+/// once is not taken. `detail`: 1 done, 0 not yet, -1 no room.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_publish(
+    engine: *mut Block,
+    call: *mut Call,
+    topic: Bytes,
+    payload: Bytes,
+    retain: bool,
+    qos: u8,
+    wait: bool,
+    fixed: bool,
+) -> Outcome {
+    let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
+    let message = Message {
+        topic,
+        payload,
+        qos,
+        retain,
+    };
+    Context::run(
+        engine,
+        call,
+        |port| calls::publish(port, &message, wait, fixed),
+        |published| {
+            done(match published {
+                Published::Done => 1,
+                Published::NotYet => 0,
+                Published::NoRoom => -1,
+            })
+        },
+    )
+}
+
+/// Subscribes. `detail` is 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_subscribe(
+    engine: *mut Block,
+    call: *mut Call,
+    filter: Bytes,
+    qos: u8,
+) -> Outcome {
+    let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
+    Context::run(
+        engine,
+        call,
+        |port| calls::subscribe(port, &filter, qos),
+        |()| done(0),
+    )
+}
+
+/// Unsubscribes. `detail` is 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_unsubscribe(engine: *mut Block, call: *mut Call, filter: Bytes) -> Outcome {
+    Context::run(
+        engine,
+        call,
+        |port| calls::unsubscribe(port, &filter),
+        |()| done(0),
+    )
+}
+
+/// Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
+/// then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or the client was
+/// disconnected.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_receive(engine: *mut Block, call: *mut Call, wait: bool) -> Outcome {
+    Context::run(
+        engine,
+        call,
+        |port| calls::receive(port, wait),
+        |received| match received {
+            calls::Received::Message(size) => done(size as i32),
+            calls::Received::Skipped(size) => Outcome {
+                what: What::Skipped,
+                detail: size as i32,
+            },
+            calls::Received::Nothing => done(0),
+        },
+    )
+}
+
+/// The message that is to be handled.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_first_message(engine: *mut Block) -> *mut Node {
+    // SAFETY: only the thread that handles the message takes it away.
+    unsafe { (*engine).client.inbox.first }
+}
+
+/// The message that `umqtt_receive` named has been handled.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_handled(engine: *mut Block, call: *mut Call) {
+    calls::handled(&Context {
+        block: engine,
+        call,
+    });
+}
+
+/// Sends a PINGREQ. `detail` is 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_ping(engine: *mut Block, call: *mut Call) -> Outcome {
+    Context::run(engine, call, calls::ping, |()| done(0))
+}
+
+/// Lets the socket go.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_close(engine: *mut Block, call: *mut Call) {
+    calls::close(&Context {
+        block: engine,
+        call,
+    });
+}
+
+/// Disconnects and lets everything go.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_disconnect(engine: *mut Block, call: *mut Call) {
+    calls::disconnect(&Context {
+        block: engine,
+        call,
+    });
+}
+
+/// Sets the last will of the next CONNECT.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_set_will(
+    engine: *mut Block,
+    call: *mut Call,
+    topic: Bytes,
+    payload: Bytes,
+    retain: bool,
+    qos: u8,
+) {
+    let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
+    let will = Message {
+        topic,
+        payload,
+        qos,
+        retain,
+    };
+    Context {
+        block: engine,
+        call,
+    }
+    .with(|client, _| client.config.will = Some(will));
+}
+
+/// State of the connection: 0 connected, 1 connecting, 2 closed by the server, -1 none.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_status(engine: *mut Block, call: *mut Call) -> i32 {
+    match (Context {
+        block: engine,
+        call,
+    })
+    .with(|client, _| client.status())
+    {
+        Status::Connected => 0,
+        Status::Connecting => 1,
+        Status::ServerClosed => 2,
+        Status::Idle => -1,
+    }
+}
+
+/// Is this a text as MQTT wants it: UTF-8 without U+0000 (section 1.5.3)?
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_check_text(text: Bytes) -> bool {
+    check_text(text.as_ref()).is_ok()
+}
+
+/// Is this a topic name (section 4.7)?
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_check_topic(topic: Bytes) -> bool {
+    check_topic(topic.as_ref()).is_ok()
+}
+
+/// Is this a topic filter (section 4.7)?
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_check_filter(filter: Bytes) -> bool {
+    check_filter(filter.as_ref()).is_ok()
+}
+
+/// A static archive needs one. Nothing here can panic, so the linker drops it.
+#[cfg(feature = "archive")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

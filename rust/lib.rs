@@ -1,0 +1,23 @@
+//! An MQTT 3.1 and 3.1.1 client engine for devices without a heap to spare.
+//!
+//! `no_std`, no allocation, no panics on anything that comes from the wire, and generic over an
+//! [`embedded_nal`] stack. `docs/architecture.md` shows how the layers fit together.
+
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code, missing_docs)]
+
+pub mod calls;
+pub mod client;
+#[cfg(feature = "ffi")]
+pub mod ffi;
+pub mod memory;
+pub mod packet;
+pub mod session;
+pub mod time;
+mod wire;
+
+/// The build's sizes, see `build.rs`.
+mod config {
+    #![allow(dead_code)] // the sizes of the buffers are for the C ABI
+    include!(concat!(env!("OUT_DIR"), "/config.rs"));
+}

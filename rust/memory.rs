@@ -1,0 +1,95 @@
+//! What the engine asks of the memory it runs in: growable lists, and the inbox in which
+//! incoming messages are put together.
+//!
+//! The engine allocates nothing itself. A firmware without a heap can give it `heapless` vectors;
+//! under MicroPython the lists and the messages lie on the garbage-collected heap.
+
+use crate::{
+    packet::{PacketId, QoS},
+    session::{Received, Subscription},
+};
+
+/// The types in which a client keeps what is not of a fixed size.
+pub trait Memory {
+    /// A topic, a payload or another text that the script gave us, kept alive while we hold it.
+    type Bytes: AsRef<[u8]> + Clone;
+    /// A block of bytes of a fixed size.
+    type Buffer: AsRef<[u8]> + AsMut<[u8]>;
+    /// Identifiers of incoming QoS 2 messages that are not released yet.
+    type Received: List<Received>;
+    /// Subscriptions, made or asked for.
+    type Subscriptions: List<Option<Subscription<Self::Bytes>>>;
+    /// Incoming messages.
+    type Inbox: Inbox;
+}
+
+/// A list that grows as far as the memory goes. Its entries stay where they are: a collector may
+/// look at them while we work.
+pub trait List<T> {
+    /// The entries.
+    fn entries(&self) -> &[T];
+    /// The entries, to change.
+    fn entries_mut(&mut self) -> &mut [T];
+    /// Adds one; gives it back when there is no memory.
+    fn push(&mut self, entry: T) -> Result<(), T>;
+    /// Lets all go.
+    fn clear(&mut self);
+}
+
+impl<T, const N: usize> List<T> for heapless::Vec<T, N> {
+    fn entries(&self) -> &[T] {
+        self
+    }
+
+    fn entries_mut(&mut self) -> &mut [T] {
+        self
+    }
+
+    fn push(&mut self, entry: T) -> Result<(), T> {
+        self.push(entry)
+    }
+
+    fn clear(&mut self) {
+        self.clear();
+    }
+}
+
+/// What the engine has to know of a message when it has been handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Packet identifier; `None` with QoS 0.
+    pub id: Option<PacketId>,
+    /// Quality of service.
+    pub qos: QoS,
+    /// The connection it came over: an acknowledgement on another one would be a stranger's.
+    pub link: u8,
+    /// Bytes it takes, as counted by [`Inbox::cost`].
+    pub size: u32,
+}
+
+/// A queue of incoming messages. The newest may still be incomplete; the oldest is handed to the
+/// script, and leaves when it has been handled.
+pub trait Inbox {
+    /// Adds a message of these lengths to the end. `false`: there is no memory for it.
+    fn begin(&mut self, topic: usize, payload: usize) -> bool;
+    /// Topic of the message that was begun, to fill in.
+    fn topic(&mut self) -> &mut [u8];
+    /// Payload of the message that was begun, to fill in.
+    fn payload(&mut self) -> &mut [u8];
+    /// The message that was begun is whole.
+    fn finish(&mut self, tag: Tag);
+    /// The message that was begun will never be whole.
+    fn abandon(&mut self);
+    /// The oldest message, if it is whole.
+    fn first(&self) -> Option<Tag>;
+    /// Lets the oldest message go.
+    fn pop(&mut self);
+    /// Lets all but the `n` oldest go; `n` is 0 or 1.
+    fn keep(&mut self, n: usize);
+    /// Bytes of memory that a message of these lengths takes, about.
+    fn cost(topic: usize, payload: usize) -> u32 {
+        u32::try_from(topic.saturating_add(payload))
+            .unwrap_or(u32::MAX)
+            .saturating_add(64)
+    }
+}

@@ -1,0 +1,98 @@
+//! Writes packets into a buffer of any size.
+
+/// Emits a packet from any byte of it on, into whatever room there is: bytes before `skip` and
+/// bytes past the end of `out` are dropped, so that a packet larger than the buffer is sent in
+/// several pieces.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    out: &'a mut [u8],
+    skip: usize,
+    written: usize,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer into `out` that leaves out the first `skip` bytes.
+    pub fn new(out: &'a mut [u8], skip: usize) -> Writer<'a> {
+        Writer {
+            out,
+            skip,
+            written: 0,
+        }
+    }
+
+    /// Bytes that went into the buffer.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// Bytes that `emit` writes: as many as it skips, should it skip all.
+    pub(super) fn count(emit: impl FnOnce(&mut Writer)) -> usize {
+        let mut counter = Writer::new(&mut [], usize::MAX);
+        emit(&mut counter);
+        usize::MAX - counter.skip
+    }
+
+    /// Writes `bytes`.
+    pub fn put(&mut self, bytes: &[u8]) {
+        let Some(bytes) = bytes.get(self.skip..) else {
+            self.skip -= bytes.len();
+            return;
+        };
+        self.skip = 0;
+        let Some(room) = self.out.get_mut(self.written..) else {
+            return;
+        };
+        self.written += room.len().min(bytes.len());
+        for (to, from) in room.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+    }
+
+    /// Writes one byte.
+    pub fn put_u8(&mut self, value: u8) {
+        if self.skip > 0 {
+            self.skip -= 1;
+        } else if let Some(slot) = self.out.get_mut(self.written) {
+            *slot = value;
+            self.written += 1;
+        }
+    }
+
+    /// Writes two bytes, the high one first (section 1.5.2).
+    pub fn put_u16(&mut self, value: u16) {
+        for byte in value.to_be_bytes() {
+            self.put_u8(byte);
+        }
+    }
+
+    /// Writes a 2-byte length and `text`, at most 65,535 bytes (section 1.5.3).
+    pub fn put_text(&mut self, text: &[u8]) {
+        self.put_u16(text.len() as u16);
+        self.put(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_part_of_what_is_written() {
+        let whole = b"A\x01\x02\x00\x03xyz....";
+        for skip in 0..15 {
+            for room in 0..15 {
+                let mut out = [0xEE; 16];
+                let mut writer = Writer::new(&mut out[..room], skip);
+                writer.put_u8(b'A');
+                writer.put_u16(0x0102);
+                writer.put_text(b"xyz");
+                writer.put(b"");
+                writer.put(b"....");
+                let expected = &whole[skip.min(12)..(skip + room).min(12)];
+                assert_eq!(writer.written(), expected.len());
+                assert_eq!(&out[..expected.len()], expected);
+                assert!(out[expected.len()..].iter().all(|byte| *byte == 0xEE));
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The two buffers between packets and the socket.
+//!
+//! [`Outgoing`] is a queue of bytes that knows how much of it the socket has taken; a short write
+//! keeps its place. [`Incoming`] reads ahead, many packets in one read.
+
+use crate::{packet::Writer, time::Time};
+
+/// Bytes on their way to the socket.
+pub struct Outgoing<B> {
+    buffer: B,
+    head: usize,
+    tail: usize,
+    /// Bytes that the socket took since the connection was made, going round.
+    written: u32,
+    /// Value of `written` when there was nothing to send last.
+    idle: u32,
+    /// When the socket took a byte last, or got the first to take.
+    progress: Time,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Outgoing<B> {
+    pub const fn new(buffer: B) -> Self {
+        Outgoing {
+            buffer,
+            head: 0,
+            tail: 0,
+            written: 0,
+            idle: 0,
+            progress: Time(0),
+        }
+    }
+
+    /// Bytes it can hold.
+    pub fn capacity(&self) -> usize {
+        self.buffer.as_ref().len()
+    }
+
+    /// Has the socket taken all?
+    pub fn is_empty(&self) -> bool {
+        self.head == self.tail
+    }
+
+    /// Adds what `emit` writes, from the byte `skip` of the packet on; how many bytes fitted.
+    pub fn append(&mut self, skip: usize, now: Time, emit: impl FnOnce(&mut Writer)) -> usize {
+        if self.is_empty() {
+            self.idle = self.written;
+            self.progress = now;
+        }
+        let mut writer = Writer::new(
+            self.buffer
+                .as_mut()
+                .get_mut(self.tail..)
+                .unwrap_or_default(),
+            skip,
+        );
+        emit(&mut writer);
+        let written = writer.written();
+        self.tail += written;
+        written
+    }
+
+    /// What is to be sent next.
+    pub fn pending(&self) -> &[u8] {
+        self.buffer
+            .as_ref()
+            .get(self.head..self.tail)
+            .unwrap_or_default()
+    }
+
+    /// The socket took `n` bytes of what is pending.
+    pub fn taken(&mut self, n: usize, now: Time) {
+        self.head = self.tail.min(self.head + n);
+        if self.is_empty() {
+            (self.head, self.tail) = (0, 0);
+        }
+        self.count(n, now);
+    }
+
+    /// The socket took `n` bytes that did not go through the buffer.
+    pub fn count(&mut self, n: usize, now: Time) {
+        self.written = self.written.wrapping_add(n as u32);
+        self.progress = now;
+    }
+
+    /// Drops what is pending.
+    pub fn drop_pending(&mut self) {
+        (self.head, self.tail) = (0, 0);
+    }
+
+    /// Has the socket taken nothing since there was nothing to send?
+    pub fn is_untouched(&self) -> bool {
+        self.written == self.idle
+    }
+
+    /// When the socket took a byte last.
+    pub fn progress(&self) -> Time {
+        self.progress
+    }
+}
+
+/// Bytes from the socket that are not parsed yet.
+pub struct Incoming<B> {
+    buffer: B,
+    head: usize,
+    tail: usize,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Incoming<B> {
+    pub const fn new(buffer: B) -> Self {
+        Incoming {
+            buffer,
+            head: 0,
+            tail: 0,
+        }
+    }
+
+    /// Bytes it can hold.
+    pub fn capacity(&self) -> usize {
+        self.buffer.as_ref().len()
+    }
+
+    /// Starts anew for another connection.
+    pub fn reset(&mut self) {
+        (self.head, self.tail) = (0, 0);
+    }
+
+    /// The bytes that are there.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer
+            .as_ref()
+            .get(self.head..self.tail)
+            .unwrap_or_default()
+    }
+
+    /// The first `n` bytes are done with.
+    pub fn consume(&mut self, n: usize) {
+        self.head = self.tail.min(self.head + n);
+        if self.head == self.tail {
+            (self.head, self.tail) = (0, 0);
+        }
+    }
+
+    /// Room for the socket to fill; empty only if all of the buffer waits to be parsed.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.head > 0
+            && let Some(used) = self.buffer.as_mut().get_mut(..self.tail)
+            && self.head <= used.len()
+        {
+            used.copy_within(self.head.., 0);
+            (self.head, self.tail) = (0, self.tail - self.head);
+        }
+        self.buffer
+            .as_mut()
+            .get_mut(self.tail..)
+            .unwrap_or_default()
+    }
+
+    /// The socket put `n` bytes there.
+    pub fn filled(&mut self, n: usize) {
+        self.tail = self.capacity().min(self.tail + n);
+    }
+
+    /// Drops up to `n` bytes; how many there were.
+    pub fn skip(&mut self, n: usize) -> usize {
+        let n = n.min(self.tail - self.head);
+        self.consume(n);
+        n
+    }
+
+    /// Moves bytes to `out`; how many there were.
+    pub fn move_to(&mut self, out: &mut [u8]) -> usize {
+        let bytes = self.bytes();
+        let n = bytes.len().min(out.len());
+        if let (Some(to), Some(from)) = (out.get_mut(..n), bytes.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.consume(n);
+        n
+    }
+}

@@ -1,0 +1,57 @@
+"""QoS 0 publish against a bare socket.write of the ready-made packet, in the same process."""
+
+import socket
+import threading
+
+import broker
+from harness import scenario
+
+
+@scenario(alone=True)
+def qos0_costs_at_most_1_3_times_a_bare_write(t):
+    sink = socket.create_server(("127.0.0.1", 0))
+    port = sink.getsockname()[1]
+
+    def swallow(sock, first):
+        if first:
+            sock.sendall(broker.connack())
+        while sock.recv(1 << 18):
+            pass
+
+    def serve():
+        for first in True, False:
+            threading.Thread(target=swallow, args=(sink.accept()[0], first), daemon=True).start()
+    threading.Thread(target=serve, daemon=True).start()
+    mp = t.mp("""
+        import socket
+        c = MQTTClient("c", HOST, PORT)
+        c.connect()
+        s = socket.socket()
+        s.connect(socket.getaddrinfo(HOST, PORT)[0][-1])
+        topic, msg = "dev/0001/telemetry", b"m" * 32
+        packet = b"\\x30" + bytes([2 + len(topic) + len(msg), 0, len(topic)]) + topic.encode() + msg
+        def bare(n):
+            write = s.write
+            t = time.ticks_us()
+            for _ in range(n):
+                write(packet)
+            return time.ticks_diff(time.ticks_us(), t)
+        def ours(n):
+            publish = c.publish
+            t = time.ticks_us()
+            for _ in range(n):
+                publish(topic, msg)
+            return time.ticks_diff(time.ticks_us(), t)
+        bare(2000)
+        ours(2000)
+        ratios = []
+        for _ in range(15):
+            b = bare(3000)
+            ratios.append(ours(3000) / b)
+        ratios.sort()
+        say("median %.3f of" % ratios[7], ["%.2f" % r for r in ratios])
+        c.close()
+    """, port)
+    ratio = float(mp.match(r"median ([0-9.]+) of .*", within=50)[1])
+    t.between(ratio, 0, 1.3, "publish over bare write")
+    sink.close()

@@ -1,0 +1,155 @@
+"""A peer that does not read, a script that does not take its messages: flow control and full sockets."""
+
+import time
+
+import broker
+from harness import scenario
+
+
+@scenario
+def a_script_that_takes_nothing_stops_the_broker(t):
+    # Only the kernel's buffers fill; the client neither reads ahead nor grows; afterwards not one message is missing.
+    mp, link, _ = t.connected("""
+        n = 0
+        def cb(topic, msg):
+            global n, serving
+            if topic == b"end":
+                serving = False
+            elif int(msg[:8]) != n:
+                say("out of order", msg[:8], n)
+            n += 1
+        c.set_callback(cb)
+        gc.collect()
+        before = gc.mem_alloc()
+        say("idle")
+        hear()
+        say(gc.mem_alloc() - before)
+        serve(c)
+        say(n)
+        c.disconnect()
+    """)
+    mp.expect("idle")
+    n, data = 0, b""
+    link.sock.settimeout(1)
+    try:
+        while n < 200000:
+            data = broker.publish("t", b"%08d" % n + b"x" * 1000)
+            while data:
+                data = data[link.sock.send(data):]
+            n += 1
+            t.until(1)
+    except TimeoutError:
+        pass
+    link.sock.settimeout(None)
+    t.between(n, 10, 199999, "messages until the broker had to stop")
+    mp.tell()
+    grown = int(mp.match("(-?[0-9]+)")[1])
+    t.between(grown, -100000, 65536, "bytes of heap")
+    if data:
+        link.send(data, within=20)
+        n += 1
+    link.send(broker.publish("end"))
+    mp.expect(str(n + 1), within=20)
+    link.expect(broker.DISCONNECT)
+
+
+FILL = """
+    n = 0
+    while True:
+        t0 = time.ticks_ms()
+        r = outcome(c.publish, "t", "%06d" % n + "x" * 994)
+        if r != "True":
+            break
+        n += 1
+    say("full", n, r, "after", time.ticks_diff(time.ticks_ms(), t0), "ms")
+"""
+
+
+def full(mp, outcome):
+    found = mp.match(f"full ([0-9]+) {outcome} after ([0-9]+) ms", within=40)
+    mp.trace.between(int(found[2]), 4900, 6500, "ms until publish gave up")
+    return int(found[1])
+
+
+@scenario(idle=True)
+def no_byte_taken_in_5_s_is_false_and_the_stream_stays_in_order(t):
+    b = t.broker(receive_buffer=4096)
+    mp, link, _ = t.connected(FILL + """
+        hear()
+        tell(c.publish, "t", "after", qos=1)
+        c.disconnect()
+    """, broker=b, keepalive=0)
+    n = full(mp, "False")
+    for i in range(n):
+        link.expect_publish("t", "%06d" % i + "x" * 994)
+    link.idle(100)
+    mp.tell()
+    link.send(broker.puback(link.expect_publish("t", "after", qos=1)))
+    mp.expect("True")
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def no_byte_taken_in_5_s_is_etimedout_without_reconn(t):
+    b = t.broker(receive_buffer=4096)
+    mp, link, _ = t.connected(FILL + "c.close()", broker=b, keepalive=0, reconn=False)
+    link.strict = False
+    full(mp, "OSError ETIMEDOUT")
+
+
+@scenario(idle=True)
+def half_a_packet_sent_and_then_nothing_is_a_failed_link(t):
+    b = t.broker(receive_buffer=4096)
+    mp, link, _ = t.connected("""
+        big = bytes(16000000)
+        clock(c.publish, "t", big)
+        say(c.get_mqttsta())
+        tell(c.publish, "t", "m")
+        hear()
+    """, broker=b, keepalive=0, reconn=False, heap="64m")
+    link.strict = False
+    mp.took("OSError ETIMEDOUT", 4900, 8000)
+    mp.expect("-1", "OSError ENOTCONN")
+    mp.tell()
+
+
+@scenario(idle=True)
+def a_slow_reader_is_no_failure(t):
+    # it takes a little every second: 5 s are counted from the last byte taken
+    b = t.broker(receive_buffer=65536)
+    mp, link, _ = t.connected("""
+        big = bytes(6000000)
+        tell(c.publish, "t", big)
+        c.disconnect()
+    """, broker=b, keepalive=0, heap="32m")
+    got = 0
+    start = time.monotonic()
+    while time.monotonic() - start < 8:
+        time.sleep(1)
+        got += len(link.sock.recv(60000))
+    rest = len(broker.publish("t", bytes(6000000))) - got
+    while rest:
+        rest -= len(link.sock.recv(min(rest, 1 << 20)))
+    mp.expect("True")
+    link.expect(broker.DISCONNECT)
+
+
+@scenario
+def what_the_kernel_cannot_take_at_once_is_not_mixed_up(t):
+    # short writes: a small receive buffer, large messages of every qos, read in small portions
+    b = t.broker(receive_buffer=4096)
+    mp, link, _ = t.connected("""
+        for n in range(12):
+            tell(c.publish, "t", bytes([n]) * (300000 + n), False, n % 3)
+        c.disconnect()
+    """, broker=b, keepalive=0, heap="16m")
+    for n in range(12):
+        id = link.expect_publish("t", bytes([n]) * (300000 + n), qos=n % 3)
+        if n % 3 == 1:
+            link.send(broker.puback(id))
+        elif n % 3 == 2:
+            link.send(broker.pubrec(id))
+            link.expect(broker.pubrel(id))
+            link.send(broker.pubcomp(id))
+        mp.expect("True")
+    link.expect(broker.DISCONNECT)

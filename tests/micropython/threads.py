@@ -1,0 +1,356 @@
+"""Several threads on one client. (What the internal thread does by itself is not tested here.)"""
+
+import textwrap
+
+import broker
+from harness import scenario
+
+LISTENER = """
+import _thread
+def listen():
+    while True:
+        r = outcome(c.wait_msg)
+        if r != "None" or c.get_mqttsta() != 0:
+            say("listener:", r)
+            break
+_thread.stack_size(0x2000)
+_thread.start_new_thread(listen, ())
+_thread.stack_size(0)
+"""
+
+
+def listening(t, script, **options):
+    """A script whose second thread sits in wait_msg, as QuecPython's scripts do."""
+    mp, link, b = t.connected(LISTENER + textwrap.dedent(script), **options)
+    return mp, link, b
+
+
+@scenario(threads=True)
+def disconnect_ends_a_waiting_thread(t):
+    mp, link, _ = listening(t, """
+        time.sleep(0.2)
+        tell(c.disconnect)
+        hear()
+    """)
+    lines = {mp.line(), mp.line()}
+    t.equal(lines, {"None", "listener: None"})
+    link.expect(broker.DISCONNECT)
+    link.expect_end()
+    mp.tell()
+
+
+@scenario(threads=True)
+def close_raises_in_a_waiting_thread(t):
+    mp, link, _ = listening(t, """
+        time.sleep(0.2)
+        clock(c.close)
+        hear()
+    """)
+    lines = sorted([mp.line(2), mp.line(2)])
+    t.true(lines[0].startswith("None after") and lines[1].startswith("listener: OSError"), str(lines))
+    link.expect_end()
+    mp.tell()
+
+
+@scenario(threads=True)
+def connect_again_after_a_waiting_thread_was_let_go(t):
+    mp, link, b = listening(t, """
+        for _ in range(5):
+            time.sleep(0.1)
+            c.disconnect()
+            time.sleep(0.1)
+            c.connect()
+            _thread.start_new_thread(listen, ())
+        hear()
+        c.disconnect()
+        time.sleep(0.2)
+    """)
+    for _ in range(5):
+        link.expect(broker.DISCONNECT)
+        link.expect_end()
+        mp.expect("listener: None")
+        link = b.welcome()
+    link.send(broker.publish("t", "m"))
+    mp.expect("got b't' b'm'")
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+    mp.expect("listener: None")
+
+
+@scenario(threads=True)
+def publish_while_another_thread_waits(t):
+    mp, link, _ = listening(t, """
+        for qos in 0, 1, 2:
+            clock(c.publish, "t", "m", False, qos)
+        clock(c.subscribe, "t", 1)
+        clock(c.unsubscribe, "t")
+        hear()
+        c.disconnect()
+        time.sleep(0.2)
+    """)
+    link.expect_publish("t", "m")
+    mp.took("True", 0, 500)
+    link.send(broker.puback(link.expect_publish("t", "m", qos=1)))
+    mp.took("True", 0, 500)  # whichever thread reads the acknowledgement
+    id = link.expect_publish("t", "m", qos=2)
+    link.send(broker.pubrec(id))
+    link.expect(broker.pubrel(id))
+    link.send(broker.pubcomp(id))
+    mp.took("True", 0, 500)
+    link.send(broker.suback(link.expect_subscribe("t", 1), 1))
+    mp.took("None", 0, 500)
+    link.send(broker.unsuback(link.expect_unsubscribe("t")))
+    mp.took("None", 0, 500)
+    link.send(broker.publish("in", "m", qos=2, id=3))
+    mp.expect("got b'in' b'm'")
+    link.expect(broker.pubrec(3))
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+    mp.expect("listener: None")
+
+
+@scenario(threads=True)
+def no_lock_is_held_in_a_callback(t):
+    mp, link, _ = t.connected("""
+        import _thread
+        gate = _thread.allocate_lock()
+        gate.acquire()
+        def cb(topic, msg):
+            say("in")
+            gate.acquire()
+            say("out")
+        c.set_callback(cb)
+        _thread.start_new_thread(lambda: c.wait_msg(), ())
+        hear()
+        clock(c.get_mqttsta)
+        clock(c.publish, "t", "m", False, 0)
+        clock(c.publish, "t", "m", False, 1)
+        clock(c.subscribe, "t")
+        clock(c.ping)
+        gate.release()
+        hear()
+        c.disconnect()
+    """)
+    link.send(broker.publish("in", "m", qos=1, id=9))
+    mp.expect("in")
+    mp.tell()
+    mp.took("0", 0, 200)
+    link.expect_publish("t", "m")
+    mp.took("True", 0, 200)
+    link.send(broker.puback(link.expect_publish("t", "m", qos=1)))
+    mp.took("True", 0, 500)
+    link.send(broker.suback(link.expect_subscribe("t")))
+    mp.took("None", 0, 500)
+    link.expect(broker.PINGREQ)
+    link.send(broker.PINGRESP)
+    mp.took("None", 0, 200)
+    mp.expect("out")
+    link.expect(broker.puback(9))
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(threads=True)
+def disconnect_while_a_callback_runs_elsewhere(t):
+    mp, link, _ = t.connected("""
+        import _thread
+        gate = _thread.allocate_lock()
+        gate.acquire()
+        def cb(topic, msg):
+            say("in")
+            gate.acquire()
+            say("out")
+        c.set_callback(cb)
+        def listen():
+            r = outcome(c.wait_msg)
+            say("listener:", r)
+        _thread.start_new_thread(listen, ())
+        hear()
+        clock(c.disconnect)
+        gate.release()
+        hear()
+    """)
+    link.send(broker.publish("in", "1", qos=1, id=9), broker.publish("in", "2"))
+    mp.expect("in")
+    mp.tell()
+    mp.took("None", 0, 500)
+    link.expect(broker.DISCONNECT)
+    mp.expect("out", "listener: None")
+    mp.tell()
+
+
+@scenario(threads=True)
+def packets_of_several_threads_do_not_mix(t):
+    mp, link, _ = t.connected("""
+        import _thread
+        done = 0
+        lock = _thread.allocate_lock()
+        def work(k):
+            global done
+            bad = 0
+            for n in range(60):
+                r = c.publish("t%d" % k, bytes([k]) * (1 + n * 997 % 30000), False, (k + n) % 3)
+                if r is not True:
+                    bad += 1
+            with lock:
+                done += 1
+            say("worker", k, "bad", bad)
+        for k in range(4):
+            _thread.start_new_thread(work, (k,))
+        while done < 4:
+            time.sleep(0.01)
+        c.disconnect()
+    """, heap="16m")
+    with link.answering() as side:
+        lines = sorted(mp.line(30) for _ in range(4))
+        mp.finish()
+    t.equal(lines, [f"worker {k} bad 0" for k in range(4)])
+    for k in range(4):
+        mine = [raw for raw in side.published() if broker.body(raw)[2:4] == b"t%d" % k]
+        want = []
+        for n, raw in enumerate(mine):
+            want.append(broker.publish(f"t{k}", bytes([k]) * (1 + n * 997 % 30000), (k + n) % 3, broker.packet_id(raw)))
+        t.equal(mine == want and len(mine), 60, f"messages of thread {k}, whole and in order")
+
+
+@scenario(threads=True)
+def every_message_goes_to_one_of_two_waiting_threads(t):
+    mp, link, _ = t.connected("""
+        import _thread
+        got = [0] * 500
+        lock = _thread.allocate_lock()
+        ended = 0
+        def cb(topic, msg):
+            with lock:
+                got[int(msg)] += 1
+                if sum(got) == 500:
+                    say("all", set(got))
+        c.set_callback(cb)
+        def listen():
+            global ended
+            while True:
+                r = outcome(c.wait_msg)
+                if r != "None" or c.get_mqttsta() != 0:
+                    break
+            with lock:
+                ended += 1
+            say("ended", r)
+        _thread.start_new_thread(listen, ())
+        _thread.start_new_thread(listen, ())
+        hear()
+        c.disconnect()
+        while ended < 2:
+            time.sleep(0.01)
+    """)
+    with link.answering():
+        for n in range(500):
+            link.send(broker.publish("t", str(n), qos=n % 3, id=n + 1))
+        mp.expect("all {1}", within=20)
+        mp.tell()
+        for _ in range(2):
+            mp.match("ended (None|OSError ENOTCONN)")  # the second may come round again before it sees the end
+        mp.finish()
+
+
+@scenario(threads=True)
+def the_state_is_1_while_connecting(t):
+    b = t.broker()
+    mp = t.mp("""
+        import _thread
+        c = client()
+        def go():
+            tell(c.connect)
+        _thread.start_new_thread(go, ())
+        hear()
+        clock(c.get_mqttsta)
+        hear()
+        say(c.get_mqttsta())
+        c.disconnect()
+    """, b)
+    link = b.accept()
+    link.expect_connect()
+    mp.tell()
+    mp.took("1", 0, 50)
+    link.send(broker.connack())
+    mp.expect("0")
+    mp.tell()
+    mp.expect("0")
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(threads=True)
+def disconnect_and_close_stop_a_connect(t):
+    for call in "disconnect", "close":
+        for silent in t.black_hole(), t.broker():
+            mp = t.mp(f"""
+                import _thread
+                c = client()
+                _thread.start_new_thread(tell, (c.connect,))
+                time.sleep(0.3)
+                clock(c.{call})
+                hear()
+                say(c.get_mqttsta())
+            """, silent)
+            lines = sorted([mp.line(3), mp.line(3)])
+            t.true(lines[0].startswith("MQTTException -"), str(lines))
+            t.true(lines[1].startswith("None after"), str(lines))
+            t.between(int(lines[1].split()[2]), 0, 100, "ms")
+            mp.tell()
+            mp.expect("-1")
+            for link in getattr(silent, "links", []):
+                link.strict = False
+
+
+@scenario(threads=True)
+def ctrl_c_while_another_thread_waits(t):
+    mp, link, _ = listening(t, """
+        for _ in range(10):
+            try:
+                say("ready")
+                time.sleep(20)
+            except KeyboardInterrupt:
+                say("interrupted")
+            hear()
+        tell(c.publish, "t", "m", qos=1)
+        c.disconnect()
+        time.sleep(0.2)
+    """)
+    for n in range(10):
+        mp.expect("ready")
+        mp.asleep()
+        mp.interrupt()
+        mp.expect("interrupted", within=3)
+        link.send(broker.publish("t", str(n), qos=1, id=n + 1))
+        mp.expect(f"got b't' b'{n}'")
+        link.expect(broker.puback(n + 1))
+        mp.tell()
+    link.send(broker.puback(link.expect_publish("t", "m", qos=1)))
+    mp.expect("True")
+    link.expect(broker.DISCONNECT)
+    mp.expect("listener: None")
+
+
+@scenario(threads=True)
+def the_collector_runs_while_a_thread_waits(t):
+    mp, link, _ = listening(t, """
+        for n in range(300):
+            junk = [bytearray(100) for _ in range(50)]
+            gc.collect()
+            if n % 10 == 0:
+                c.publish("t", "m" * n, False, 1)
+        say("done")
+        hear()
+        c.disconnect()
+        time.sleep(0.2)
+    """)
+    with link.answering():
+        messages = [f"{n:03} " * 10 for n in range(100)]
+        for n, message in enumerate(messages):
+            link.send(broker.publish("in", message, qos=n % 3, id=n + 1))
+        said = mp.until("done", within=40)
+        while len(said) < 100:
+            said.append(mp.line())
+        t.equal(said, [f"got b'in' b'{message}'" for message in messages], "messages")
+        mp.tell()
+        mp.expect("listener: None")
+        mp.finish()

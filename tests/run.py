@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Runs the scenarios of tests/micropython on MicroPython binaries.
+
+    tests/run.py [--filter PATTERN] [--repeat N] BINARY...
+
+One line a scenario and binary (named by its folder), a failure with all that the script printed and all that went over
+its connections. The last line is `N passed, M failed`; the exit code is 1 if anything failed or nothing ran. Nothing is
+skipped, with one exception: a binary without `_thread` has no scenarios that need threads, and a line says how many.
+"""
+
+import argparse
+import fnmatch
+import importlib.util
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+import harness  # noqa: E402
+
+BUSY = 2   # scenarios that compute: as many as the smallest machine has cores
+IDLE = 24  # scenarios that wait for time-outs
+
+
+class Report:
+    """Prints from any thread, and counts."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.passed = self.failed = 0
+
+    def result(self, name, ok, seconds, detail=""):
+        with self.lock:
+            if ok:
+                self.passed += 1
+            else:
+                self.failed += 1
+            print(f"{'ok  ' if ok else 'FAIL'} {name} ({seconds:.1f} s)", flush=True)
+            if detail:
+                print(detail.rstrip() + "\n", flush=True)
+
+    def note(self, line):
+        with self.lock:
+            print(line, flush=True)
+
+
+def scenarios(pattern):
+    """(name, function) of each, in the order of the files."""
+    found = []
+    folder = os.path.join(HERE, "micropython")
+    for file in sorted(os.listdir(folder)):
+        topic, extension = os.path.splitext(file)
+        if extension != ".py":
+            continue
+        spec = importlib.util.spec_from_file_location(f"scenarios_{topic}", os.path.join(folder, file))
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name, function in vars(module).items():
+            if hasattr(function, "scenario"):
+                found.append((f"{topic}.{name}", function))
+    if pattern:
+        found = [item for item in found if pattern in item[0] or fnmatch.fnmatch(item[0], pattern)]
+    return found
+
+
+def evaluate(binary, code):
+    """Whether a one-line script runs through, and what it prints."""
+    done = subprocess.run([binary, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def run(report, name, binary, function):
+    start = time.monotonic()
+    detail = ""
+    test = harness.Test(binary, function.scenario["limit"])
+    try:
+        function(test)
+        test.finish()
+    except BaseException as error:  # whatever it was, the scenario failed
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [f"    {os.path.relpath(f.filename)}:{f.lineno} {f.line}" for f in frames if "micropython" in f.filename]
+        why = str(error) if isinstance(error, harness.Failure) else traceback.format_exc()
+        for part in test.parts:
+            if isinstance(part, harness.Micropython) and part.running():
+                test.log(part.name, f"(still running, with {part.buffer!r} unread)")
+        detail = "\n".join(["  " + why.replace("\n", "\n  "), *ours, "  -- what happened:",
+                            *("  " + line.replace("\n", "\n           ") for line in test.lines[-200:])])
+    finally:
+        test.close()
+    report.result(name, not detail, time.monotonic() - start, detail)
+
+
+def worker(report, jobs):
+    while True:
+        try:
+            job = jobs.get_nowait()
+        except queue.Empty:
+            return
+        run(report, *job)
+
+
+def pool(report, jobs, size):
+    """Starts `size` threads over these jobs."""
+    waiting = queue.Queue()
+    for job in jobs:
+        waiting.put(job)
+    threads = [threading.Thread(target=worker, args=(report, waiting), daemon=True) for _ in range(min(size, len(jobs)))]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--filter", metavar="PATTERN", help="only scenarios whose topic.name contains or matches it")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times")
+    parser.add_argument("binaries", nargs="+", metavar="BINARY")
+    arguments = parser.parse_args()
+
+    report = Report()
+    if not (shutil.which("mosquitto") or os.path.exists("/usr/sbin/mosquitto")):
+        report.result("mosquitto is installed", False, 0, "  apt-get install mosquitto")
+    if not shutil.which("strace"):
+        report.result("strace is installed", False, 0, "  apt-get install strace")
+
+    every = scenarios(arguments.filter)
+    if not every:
+        report.result(f"scenarios like {arguments.filter}", False, 0, "  there are none")
+    jobs = []
+    for binary in arguments.binaries:
+        build = os.path.basename(os.path.dirname(os.path.abspath(binary)))
+        try:
+            ok, output = evaluate(binary, "import umqtt")
+        except (OSError, subprocess.TimeoutExpired) as error:
+            ok, output = False, str(error)
+        if not ok:
+            report.result(f"{build}: import umqtt", False, 0, "  " + output)
+            continue
+        threads, _ = evaluate(binary, "import _thread")
+        left_out = [name for name, function in every if function.scenario["threads"] and not threads]
+        if left_out:
+            report.note(f"note {build}: no _thread, {len(left_out)} scenarios do not apply")
+        jobs += [(f"{build}: {name}", binary, function) for name, function in every if name not in left_out] * arguments.repeat
+
+    def having(**marks):
+        return [job for job in jobs if all(job[2].scenario[mark] == value for mark, value in marks.items())]
+
+    slow_first = sorted(having(idle=True, alone=False), key=lambda job: -job[2].scenario["limit"])
+    for thread in pool(report, slow_first, IDLE) + pool(report, having(idle=False, alone=False), BUSY):
+        thread.join()
+    for thread in pool(report, having(alone=True), 1):
+        thread.join()
+
+    print(f"{report.passed} passed, {report.failed} failed", flush=True)
+    return 1 if report.failed or not report.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
