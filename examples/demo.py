@@ -21,6 +21,11 @@ def on_message(topic, msg):
     received.append(msg.decode())
 
 
+def fail(why):
+    print("Failed: " + why)
+    sys.exit(1)
+
+
 print("Connecting to the MQTT broker at %s, port %d." % (SERVER, PORT))
 client = MQTTClient("umqtt-demo", SERVER, PORT)
 client.set_callback(on_message)
@@ -34,7 +39,7 @@ for qos in range(3):
     msg = "Hello with QoS %d" % qos
     print('Publishing "%s": it arrives %s.' % (msg, QOS[qos]))
     if not client.publish(TOPIC, msg, qos=qos):
-        sys.exit("The broker did not take it.")
+        fail("the broker did not take it")
     sent.append(msg)
 
 print("Waiting for the broker to send all three back.")
@@ -47,5 +52,5 @@ print("Disconnecting.")
 client.disconnect()
 
 if received != sent:
-    sys.exit("Expected %s, but received %s." % (sent, received))
+    fail("sent %s, but received %s" % (sent, received))
 print("Done: three messages went to the broker and came back.")

@@ -17,7 +17,7 @@ use crate::{
     config::KEPT,
     memory::{Inbox, Memory, Tag},
     packet::{
-        Ack, Connack, Connect, Header, Kind, Malformed, Packet, PacketId, Publish, QoS, Suback,
+        Ack, Connack, Connect, Header, Kind, Malformed, Packet, PacketId, QoS, Suback,
         Subscribe, Unsubscribe, Version, Will, check_topic, publish_flags,
     },
     session::{Due, Message, Session, Ticket},
@@ -233,8 +233,9 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     outgoing: Outgoing<M::Buffer>,
     incoming: Incoming<M::Buffer>,
     sending: Option<Sending<M::Bytes>>,
-    /// Bytes of the packet being sent that are in the buffer or further.
+    /// Bytes of the packet being sent that are in the buffer or further, and its length.
     sent: usize,
+    len: usize,
     acks: Deque<Ack, ACKS>,
     ping_due: bool,
     reading: Reading,
@@ -280,6 +281,7 @@ where
             incoming: Incoming::new(receive_buffer),
             sending: None,
             sent: 0,
+            len: 0,
             acks: Deque::new(),
             ping_due: false,
             reading: Reading {
@@ -391,7 +393,7 @@ where
         self.sending = Some(Sending::Connect {
             clean_session: self.clean_session,
         });
-        self.sent = 0;
+        (self.sent, self.len) = (0, usize::MAX);
         self.phase = Phase::Greeting;
         Ok(())
     }
@@ -477,7 +479,7 @@ where
         }
         let ticket = self.session.new_ticket();
         self.sending = Some(Sending::Publish(message.clone(), ticket));
-        self.sent = 0;
+        (self.sent, self.len) = (0, usize::MAX);
         Some(ticket)
     }
 
@@ -527,8 +529,13 @@ where
         read: bool,
     ) -> Result<Stop, Fault<S::Error>> {
         self.flush(stack, now)?;
-        let stop = self.receive(stack, appetite, read)?;
-        self.flush(stack, now)?;
+        let stop = if read || !self.incoming.bytes().is_empty() {
+            let stop = self.receive(stack, appetite, read)?;
+            self.flush(stack, now)?;
+            stop
+        } else {
+            Stop::Dry
+        };
         match self.stalls_at() {
             Some(deadline) if now.reached(deadline) => Err(Fault::Stalled),
             _ => Ok(stop),
@@ -545,17 +552,13 @@ where
             let buffered = !self.outgoing.is_empty();
             let piece = match &self.sending {
                 _ if buffered => self.outgoing.pending(),
-                Some(sending) => match packet(sending, &self.session, &self.config) {
-                    Some(Packet::Publish(publish)) => {
-                        large_rest(&publish, self.sent, self.outgoing.capacity())
-                    }
-                    _ => &[],
-                },
-                None => &[],
+                Some(sending) => large_rest(
+                    packet(sending, &self.session, &self.config),
+                    self.sent,
+                    self.outgoing.capacity(),
+                ),
+                None => return Ok(()),
             };
-            if piece.is_empty() {
-                return Ok(());
-            }
             match stack.send(socket, piece) {
                 Ok(0) | Err(nb::Error::WouldBlock) => return Ok(()),
                 Ok(n) if buffered => self.outgoing.taken(n, now),
@@ -573,33 +576,28 @@ where
         loop {
             if self.sending.is_none() {
                 self.sending = self.choose();
-                self.sent = 0;
+                (self.sent, self.len) = (0, usize::MAX);
             }
-            let Some(sending) = &self.sending else { return };
-            let done = match packet(sending, &self.session, &self.config) {
-                // What it was about is gone.
-                None => true,
-                Some(packet) => {
-                    // A large rest is sent from where it lies, once the buffer is empty.
-                    let large = match &packet {
-                        Packet::Publish(publish) => {
-                            let buffer = self.outgoing.capacity();
-                            !large_rest(publish, self.sent, buffer).is_empty()
-                        }
-                        _ => false,
-                    };
-                    let len = packet.encoded_len();
-                    if self.sent < len && !large {
-                        self.sent += self.outgoing.append(self.sent, now, |out| packet.emit(out));
-                    }
-                    self.sent >= len
-                }
+            let Some(sending) = &self.sending else {
+                return;
             };
-            match &self.sending {
-                _ if !done => return,
-                Some(Sending::Publish(..)) if !self.outgoing.is_empty() => return,
-                Some(Sending::Publish(..)) => self.signals.changed = true,
-                Some(Sending::Due(due, id)) => self.session.sent(*due, *id),
+            if self.sent < self.len {
+                let packet = packet(sending, &self.session, &self.config);
+                self.len = packet.map_or(0, |packet| packet.encoded_len());
+                // A large rest is sent from where it lies, once the buffer is empty.
+                if let Some(packet) = packet
+                    && large_rest(Some(packet), self.sent, self.outgoing.capacity()).is_empty()
+                {
+                    self.sent += self.outgoing.append(self.sent, now, |out| packet.emit(out));
+                }
+                if self.sent < self.len {
+                    return;
+                }
+            }
+            match sending {
+                Sending::Publish(..) if !self.outgoing.is_empty() => return,
+                Sending::Publish(..) => self.signals.changed = true,
+                Sending::Due(due, id) => self.session.sent(*due, *id),
                 _ => {}
             }
             self.sending = None;
@@ -1018,11 +1016,15 @@ fn packet<'a, M: Memory>(
     })
 }
 
-/// What is left of a payload when the first `sent` bytes of the packet are gone, if that is more
-/// than the buffer should copy.
-fn large_rest<'a>(publish: &Publish<'a>, sent: usize, buffer: usize) -> &'a [u8] {
-    sent.checked_sub(publish.head_len())
-        .and_then(|from| publish.payload.get(from..))
-        .filter(|rest| rest.len() >= buffer)
-        .unwrap_or_default()
+/// What is left of a PUBLISH when the first `sent` bytes are gone, if that is payload, and more of
+/// it than the buffer should copy.
+fn large_rest(packet: Option<Packet<'_>>, sent: usize, buffer: usize) -> &[u8] {
+    match packet {
+        Some(Packet::Publish(publish)) if sent > 0 && publish.payload.len() >= buffer => sent
+            .checked_sub(publish.head_len())
+            .and_then(|from| publish.payload.get(from..))
+            .filter(|rest| rest.len() >= buffer)
+            .unwrap_or_default(),
+        _ => &[],
+    }
 }

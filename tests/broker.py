@@ -140,7 +140,9 @@ class Link:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock, self.trace, self.name = sock, trace, name
         self.sessions = {} if sessions is None else sessions  # client id -> `ids`
-        self.ids = set()  # packet ids that the client has in use; the broker's own ids are the scenario's business
+        # packet ids that the client has in use (the broker's own ids are the scenario's business)
+        self.ids = set()       # of messages: they outlive the connection
+        self.requests = set()  # of SUBSCRIBE and UNSUBSCRIBE: they do not
         self.buffer = bytearray()
         self.sending = threading.Lock()  # `answering` sends beside the scenario
         self.strict = True  # at the end of the scenario nothing may be left unread
@@ -212,12 +214,16 @@ class Link:
         self._same(raw, make(id or 0))
         if not id:
             self.trace.fail(f"{self.name}: packet id {id}")
-        if not again and id in self.ids:
+        self._note(raw, id, again)
+        return id
+
+    def _note(self, raw, id, again=False):
+        """A packet with a new id, or one that comes again."""
+        if not again and id in self.ids | self.requests:
             self.trace.fail(f"{self.name}: packet id {id} is in use already")
         if again and id not in self.ids:
             self.trace.fail(f"{self.name}: packet id {id} was not in use: {sorted(self.ids)}")
-        self.ids.add(id)
-        return id
+        (self.ids if raw[0] >> 4 == PUBLISH else self.requests).add(id)
 
     def expect_connect(self, **fields):
         self.expect(connect(**fields))
@@ -274,8 +280,8 @@ class Link:
         """Sends all of it; the ids of acknowledged packets become free."""
         until = self.trace.until(within)
         for raw in packets:
-            if len(raw) >= 4 and raw[0] >> 4 in (PUBACK, PUBCOMP, SUBACK, UNSUBACK):
-                self.ids.discard(packet_id(raw))
+            if len(raw) in (4, 5) and raw[0] in (0x40, 0x70, 0x90, 0xB0):
+                (self.ids if raw[0] < 0x80 else self.requests).discard(packet_id(raw))
         data = b"".join(packets)
         self.trace.log(self.name, f"-> {short(data)}")
         with self.sending:
@@ -355,6 +361,7 @@ class Answering:
 
     def __init__(self, link):
         self.link, self.packets, self.error, self.stop = link, [], None, False
+        self.published = []  # the PUBLISH packets that were not repetitions
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
@@ -367,20 +374,17 @@ class Answering:
         if self.error and not error:
             raise self.error
 
-    def published(self):
-        """The PUBLISH packets that were not repetitions."""
-        return [raw for raw in self.packets if raw[0] >> 4 == PUBLISH and not raw[0] & 8]
-
     def _run(self):
         try:
-            while not self.stop:
+            while True:
                 if not self.link.buffer:
                     more = self.link._fill(0.05)
-                    if more is False:
+                    if more is False or more is None and self.stop:
                         return
-                    if not more:
-                        continue
-                self._answer(self.link.packet())
+                if self.link.buffer:
+                    self._answer(self.link.packet())
+        except ConnectionError:
+            pass  # the client is gone, and with it the need for an answer
         except Exception as error:
             self.error = error
 
@@ -390,10 +394,10 @@ class Answering:
         self.link.trace.checked()
         if id == 0:
             link.trace.fail(f"{link.name}: packet id 0")
-        if id and (kind in (SUBSCRIBE, UNSUBSCRIBE) or kind == PUBLISH and not raw[0] & 8):  # a new one
-            if id in link.ids:
-                link.trace.fail(f"{link.name}: packet id {id} is in use already")
-            link.ids.add(id)
+        if kind == PUBLISH and not raw[0] & 8:
+            self.published.append(raw)
+        if id and (kind in (SUBSCRIBE, UNSUBSCRIBE) or kind == PUBLISH and not raw[0] & 8):
+            link._note(raw, id)
         if kind == PUBLISH and id is not None:
             link.send(puback(id) if raw[0] & 6 == 2 else pubrec(id))
         elif kind == PUBREL:

@@ -212,6 +212,14 @@ class Micropython:
         self.trace.log(self.name, "(Ctrl-C)")
         os.kill(self.pid, signal.SIGINT)
 
+    def drain(self):
+        """After a failure: puts what is left of the output into the log."""
+        self._rest("")
+        for line in self.buffer.decode(errors="replace").splitlines():
+            self.trace.log(self.name, line)
+        code = self.process.poll()
+        self.trace.log(self.name, "(still running)" if code is None else f"(exit code {code})")
+
     def finish(self, within=10):
         """The script ends by itself, has nothing more to say, and its exit code is 0."""
         if self.finished:
@@ -227,9 +235,6 @@ class Micropython:
         if code:
             self.trace.fail(f"{self.name}: exit code {code}")
         self.trace.checked()
-
-    def running(self):
-        return self.process.poll() is None
 
     def calls(self):
         """The lines of the strace log so far."""
@@ -337,12 +342,12 @@ class Test:
 
     # the parts
 
-    def mp(self, script, port=None, heap=None, strace=None, environment=None, bare=False, **names):
-        """Starts a script, below the prelude unless `bare`; `names` become its globals."""
+    def mp(self, script, port=None, helpers="", heap=None, strace=None, environment=None, bare=False, **names):
+        """Starts a script, below the prelude and the helpers unless `bare`; `names` become its globals."""
         if isinstance(port, (scripted.Broker, scripted.BlackHole, Mosquitto)):
             port = port.port
         head = "".join(f"{name} = {value!r}\n" for name, value in {"PORT": port, **names}.items())
-        script = ("" if bare else head + PRELUDE) + textwrap.dedent(script)
+        script = ("" if bare else head + PRELUDE + helpers) + textwrap.dedent(script)
         count = sum(isinstance(part, Micropython) for part in self.parts)
         return self._part(Micropython(self, self.binary, script, self.directory, heap, strace, environment,
                                       f"mp{count + 1 if count else ''}"))
@@ -361,12 +366,13 @@ class Test:
         self.parts.append(part)
         return part
 
-    def connected(self, script, *, broker=None, session=False, clean=False, heap=None, strace=None, names=None, **options):
+    def connected(self, script, *, helpers="", broker=None, session=False, clean=False, heap=None, strace=None, names=None,
+                  **options):
         """A script that begins with `c`, connected, made with these options; returns script, link and broker."""
         broker = broker or self.broker()
         arguments = "".join(f", {name}={value!r}" for name, value in options.items())
         head = f"c = client({arguments[2:]})\nc.connect({clean or ''})\n"
-        mp = self.mp(head + textwrap.dedent(script), broker, heap=heap, strace=strace, **(names or {}))
+        mp = self.mp(head + textwrap.dedent(script), broker, helpers, heap, strace, **(names or {}))
         fields = {name: options[name] for name in ("keepalive", "version") if name in options}
         return mp, broker.welcome(session=session, clean=clean, **fields), broker
 

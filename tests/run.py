@@ -89,8 +89,8 @@ def run(report, name, binary, function):
         ours = [f"    {os.path.relpath(f.filename)}:{f.lineno} {f.line}" for f in frames if "micropython" in f.filename]
         why = str(error) if isinstance(error, harness.Failure) else traceback.format_exc()
         for part in test.parts:
-            if isinstance(part, harness.Micropython) and part.running():
-                test.log(part.name, f"(still running, with {part.buffer!r} unread)")
+            if isinstance(part, harness.Micropython):
+                part.drain()
         detail = "\n".join(["  " + why.replace("\n", "\n  "), *ours, "  -- what happened:",
                             *("  " + line.replace("\n", "\n           ") for line in test.lines[-200:])])
     finally:

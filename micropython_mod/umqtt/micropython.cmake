@@ -10,7 +10,7 @@ endforeach()
 if(CMAKE_CROSSCOMPILING AND NOT UMQTT_TARGET)
     message(FATAL_ERROR "umqtt: UMQTT_TARGET must say Rust's name for the machine, such as thumbv6m-none-eabi")
 endif()
-find_program(CARGO cargo HINTS $ENV{CARGO_HOME}/bin $ENV{HOME}/.cargo/bin REQUIRED)
+find_program(CARGO cargo PATHS $ENV{HOME}/.cargo/bin REQUIRED)
 
 get_filename_component(UMQTT_ROOT ${CMAKE_CURRENT_LIST_DIR}/../.. ABSOLUTE)
 set(UMQTT_BUILD ${CMAKE_BINARY_DIR}/umqtt-engine)

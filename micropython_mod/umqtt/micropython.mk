@@ -23,6 +23,12 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/carg
 SRC_USERMOD += $(UMQTT_MOD_DIR)/modumqtt.c $(UMQTT_MOD_DIR)/port.c
 CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR)
 
+# The unix port raises KeyboardInterrupt from inside a signal handler, which must not happen inside the engine: port.c
+# stands between the two.
+ifeq ($(abspath .),$(abspath $(TOP)/ports/unix))
+LDFLAGS_USERMOD += -Wl,--wrap=mp_hal_set_interrupt_char
+endif
+
 # Cargo decides what is stale, so it always runs. It leaves an archive alone that has not changed, and then make links
 # nothing anew. It runs in the project's folder to find the project's settings; the + shares make's job slots with it.
 $(UMQTT_LIB): FORCE

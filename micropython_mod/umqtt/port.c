@@ -1,9 +1,8 @@
 // The engine's port: its functions run under the engine, and never raise through it. An exception
 // is caught where it arises, kept in the call's frame, and raised by umqtt_leave().
 //
-// Ctrl-C: where the unix port raises KeyboardInterrupt from inside the signal handler, SIGINT is
-// blocked while the engine or its lock is on the stack, and let in where the call waits. It is the
-// main thread's: other threads keep it blocked, so that the signal finds its way there.
+// Ctrl-C: where the unix port raises KeyboardInterrupt from inside the signal handler, the signal
+// is put off while the engine or its lock is on the stack, and let through where the call waits.
 
 #define _GNU_SOURCE // ppoll
 
@@ -20,7 +19,9 @@
 #if UMQTT_LINUX
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 // The prebuilt core library for a host refers to it; nothing unwinds.
@@ -40,33 +41,75 @@ static umqtt_frame_t *frame_of(umqtt_call_t *call) {
 
 #if UMQTT_LINUX
 static bool is_main_thread(void) {
-    return umqtt_this_thread() == &mp_state_ctx.thread
-        #if !MICROPY_PY_THREAD
-        || true
-        #endif
-    ;
-}
-
-static void block_sigint(sigset_t *before) {
-    sigset_t sigint;
-    sigemptyset(&sigint);
-    sigaddset(&sigint, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &sigint, before);
+    #if MICROPY_PY_THREAD
+    return umqtt_this_thread() == &mp_state_ctx.thread;
+    #else
+    return true;
+    #endif
 }
 #endif
 
-void umqtt_block_interrupt(umqtt_frame_t *frame) {
+#if MICROPY_ASYNC_KBD_INTR
+// Where the main thread is, and whether SIGINT came while it could not be let through. Blocking
+// the signal instead would cost two system calls a publish, each half as long as its write.
+static volatile sig_atomic_t guard;
+static volatile sig_atomic_t sigint_pending;
+enum { GUARD_NONE, GUARD_ENGINE, GUARD_WAITING };
+
+// MicroPython's own handler, which raises KeyboardInterrupt where it stands.
+static void (*raise_interrupt)(int);
+
+static void handle_sigint(int signum) {
+    if (guard == GUARD_ENGINE) {
+        sigint_pending = 1;
+        return;
+    }
+    // A second one must not find the way out that the first one is taking.
+    if (guard == GUARD_WAITING) {
+        guard = GUARD_ENGINE;
+    }
+    raise_interrupt(signum);
+}
+
+#endif
+
+#if UMQTT_LINUX
+// The linker puts this function in the place of MicroPython's: see micropython.mk.
+void __real_mp_hal_set_interrupt_char(char c);
+void __wrap_mp_hal_set_interrupt_char(char c);
+
+void __wrap_mp_hal_set_interrupt_char(char c) {
+    __real_mp_hal_set_interrupt_char(c);
+    #if MICROPY_ASYNC_KBD_INTR
+    struct sigaction action;
+    sigaction(SIGINT, NULL, &action);
+    if (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN && action.sa_handler != handle_sigint) {
+        raise_interrupt = action.sa_handler;
+        action.sa_handler = handle_sigint;
+        sigaction(SIGINT, &action, NULL);
+    }
+    #endif
+}
+#endif
+
+void umqtt_block_interrupt(const umqtt_frame_t *frame) {
     (void)frame;
-    #if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
-    block_sigint(NULL);
+    #if MICROPY_ASYNC_KBD_INTR
+    if (frame->main_thread) {
+        guard = GUARD_ENGINE;
+    }
     #endif
 }
 
-void umqtt_allow_interrupt(umqtt_frame_t *frame) {
+void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
     (void)frame;
-    #if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
-    if (is_main_thread()) {
-        pthread_sigmask(SIG_SETMASK, &frame->signals, NULL);
+    #if MICROPY_ASYNC_KBD_INTR
+    if (frame->main_thread) {
+        guard = GUARD_NONE;
+        if (sigint_pending) {
+            sigint_pending = 0;
+            raise(SIGINT);
+        }
     }
     #endif
 }
@@ -130,9 +173,10 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     frame->address = MP_OBJ_NULL;
     frame->socket = MP_OBJ_NULL;
     frame->registered = false;
-    #if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
-    block_sigint(&frame->signals);
+    #if UMQTT_LINUX
+    frame->main_thread = is_main_thread();
     #endif
+    umqtt_block_interrupt(frame);
 }
 
 static void port_lock(umqtt_call_t *call);
@@ -175,7 +219,14 @@ void umqtt_core_deinit(umqtt_core_t *core) {
 }
 
 static uint32_t port_now(void) {
+    #if UMQTT_LINUX
+    // A fifth of the price of the clock behind mp_hal_ticks_ms(), and good to 4 ms.
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    #else
     return mp_hal_ticks_ms();
+    #endif
 }
 
 // Makes the waits of others end.
@@ -257,36 +308,36 @@ static int stream_ioctl(umqtt_object_t *socket, mp_uint_t request, uintptr_t arg
 }
 
 #if UMQTT_LINUX
-// Has Ctrl-C been pressed, where it does not raise from inside the signal handler?
-static bool is_interrupted(void) {
-    #if MICROPY_ASYNC_KBD_INTR
-    return false;
-    #else
-    return is_main_thread() && MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL;
-    #endif
-}
-
 static void wait_for_events(umqtt_frame_t *frame, int fd, short events, int timeout) {
     struct pollfd fds[2] = {
         { .fd = frame->core->event, .events = POLLIN },
         { .fd = fd, .events = events },
     };
-    struct timespec time = { .tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000 };
-    // A signal that comes between the look at what is pending and the wait must end the wait.
     #if MICROPY_ASYNC_KBD_INTR
-    const sigset_t *signals = &frame->signals;
+    if (frame->main_thread) {
+        // From here on the signal handler raises.
+        guard = GUARD_WAITING;
+        if (sigint_pending) {
+            sigint_pending = 0;
+            raise(SIGINT);
+        }
+    }
+    poll(fds, 2, timeout);
+    umqtt_block_interrupt(frame);
     #else
-    sigset_t before;
-    block_sigint(&before);
-    const sigset_t *signals = &before;
-    #endif
-    if (!is_interrupted()) {
+    // A signal that comes between the look at what is pending and the wait must end the wait. It
+    // is the main thread's: the others keep it blocked, so that it finds its way there.
+    sigset_t sigint, before;
+    sigemptyset(&sigint);
+    sigaddset(&sigint, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &sigint, &before);
+    if (!frame->main_thread || MP_STATE_MAIN_THREAD(mp_pending_exception) == MP_OBJ_NULL) {
+        struct timespec time = { .tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000 };
         MP_THREAD_GIL_EXIT();
-        ppoll(fds, 2, timeout < 0 ? NULL : &time, is_main_thread() ? signals : NULL);
+        ppoll(fds, 2, timeout < 0 ? NULL : &time, frame->main_thread ? &before : NULL);
         MP_THREAD_GIL_ENTER();
     }
-    #if !MICROPY_ASYNC_KBD_INTR
-    if (is_main_thread()) {
+    if (frame->main_thread) {
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     #endif
@@ -350,7 +401,6 @@ static mp_obj_t socket_module(void) {
     return mp_import_name(MP_QSTR_socket, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
 }
 
-#if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
 // An address needs no resolver, which may take its time.
 static bool is_address(umqtt_bytes_t host) {
     bool dotted = true;
@@ -362,7 +412,6 @@ static bool is_address(umqtt_bytes_t host) {
     }
     return dotted;
 }
-#endif
 
 static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
     umqtt_frame_t *frame = frame_of(call);
@@ -376,11 +425,10 @@ static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t por
             mp_load_attr(module, MP_QSTR_SOCK_STREAM),
         };
         mp_obj_t getaddrinfo = mp_load_attr(module, MP_QSTR_getaddrinfo);
-        #if UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
+        // A resolver that hangs has to be left with Ctrl-C.
         if (!is_address(host)) {
             umqtt_allow_interrupt(frame);
         }
-        #endif
         mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
         umqtt_block_interrupt(frame);
         frame->address = mp_obj_subscr(entries, MP_OBJ_NEW_SMALL_INT(0), MP_OBJ_SENTINEL);

@@ -6,7 +6,6 @@
 
 // The unix port on Linux waits for the socket; elsewhere a tick has to do.
 #if defined(__linux__)
-#include <signal.h>
 #define UMQTT_LINUX (1)
 #else
 #define UMQTT_LINUX (0)
@@ -60,7 +59,7 @@ typedef struct _umqtt_frame_t {
     bool registered;
     uint16_t wakeups;
     #if UMQTT_LINUX
-    sigset_t signals;
+    bool main_thread;
     #endif
 } umqtt_frame_t;
 
@@ -74,8 +73,8 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core);
 void umqtt_leave(umqtt_frame_t *frame);
 
 // Around a callback, between the two above: Ctrl-C reaches Python code.
-void umqtt_allow_interrupt(umqtt_frame_t *frame);
-void umqtt_block_interrupt(umqtt_frame_t *frame);
+void umqtt_allow_interrupt(const umqtt_frame_t *frame);
+void umqtt_block_interrupt(const umqtt_frame_t *frame);
 
 // Prints what a callback raised, with its traceback; what is meant to end the script is kept for
 // umqtt_leave().

@@ -127,7 +127,6 @@ TypeError  keepalive  keepalive=None
 TypeError  keepalive  keepalive=1.5
 TypeError  version    version="4"
 TypeError  version    version=None
-TypeError  ssl        ssl="yes"
 TypeError  ssl_params ssl_params=5
 TypeError  pingmaxnum pingmaxnum="1"
 TypeError  ipvtype    ipvtype="0"

@@ -37,19 +37,18 @@ def no_pubcomp_in_5_s_is_false(t):
     link.expect(broker.DISCONNECT)
 
 
+FILL = """
 def fill(qos):
-    return f"""
-        n = 0
-        while True:
-            t0 = time.ticks_ms()
-            r = c.publish("t", str(n), qos={qos}, wait=False)
-            if time.ticks_diff(time.ticks_ms(), t0) > 500:
-                say("slow")
-            if r is not True:
-                break
-            n += 1
-        say("full", n, r)
-    """
+    n = 0
+    while True:
+        t0 = time.ticks_ms()
+        r = c.publish("t", str(n), qos=qos, wait=False)
+        if time.ticks_diff(time.ticks_ms(), t0) > 500:
+            say("slow")
+        if r is not True:
+            return say("full", n, r)
+        n += 1
+"""
 
 
 def taken(mp):
@@ -61,14 +60,15 @@ def taken(mp):
 
 @scenario
 def without_waiting_the_window_fills_and_then_nothing_is_taken(t):
-    mp, link, _ = t.connected(fill(1) + """
+    mp, link, _ = t.connected("""
+        fill(1)
         hear()
         c.check_msg()
         tell(c.publish, "t", "again", qos=1, wait=False)
         tell(c.publish, "t", "again", qos=1, wait=False)
         tell(c.publish, "t", "still", qos=0)
         c.disconnect()
-    """)
+    """, helpers=FILL)
     n = taken(mp)
     ids = [link.expect_publish("t", str(i), qos=1) for i in range(n)]
     link.idle(50)
@@ -83,7 +83,8 @@ def without_waiting_the_window_fills_and_then_nothing_is_taken(t):
 
 @scenario
 def qos2_keeps_its_place_until_pubcomp(t):
-    mp, link, _ = t.connected(fill(2) + """
+    mp, link, _ = t.connected("""
+        fill(2)
         hear()
         c.check_msg()
         tell(c.publish, "t", "again", qos=2, wait=False)
@@ -91,7 +92,7 @@ def qos2_keeps_its_place_until_pubcomp(t):
         c.check_msg()
         tell(c.publish, "t", "again", qos=2, wait=False)
         c.disconnect()
-    """)
+    """, helpers=FILL)
     n = taken(mp)
     ids = [link.expect_publish("t", str(i), qos=2) for i in range(n)]
     link.send(broker.pubrec(ids[0]))
@@ -109,11 +110,12 @@ def qos2_keeps_its_place_until_pubcomp(t):
 
 @scenario(idle=True)
 def with_waiting_a_full_window_is_none_after_5_s(t):
-    mp, link, _ = t.connected(fill(1) + """
+    mp, link, _ = t.connected("""
+        fill(1)
         clock(c.publish, "t", "no room", qos=1)
         clock(c.publish, "t", "no room", qos=2)
         c.disconnect()
-    """)
+    """, helpers=FILL)
     for i in range(taken(mp)):
         link.expect_publish("t", str(i), qos=1)
     mp.took("None", 4900, 6500)
@@ -123,10 +125,11 @@ def with_waiting_a_full_window_is_none_after_5_s(t):
 
 @scenario
 def with_waiting_room_is_used_as_it_comes(t):
-    mp, link, _ = t.connected(fill(1) + """
+    mp, link, _ = t.connected("""
+        fill(1)
         clock(c.publish, "t", "late", qos=1)
         c.disconnect()
-    """)
+    """, helpers=FILL)
     ids = [link.expect_publish("t", str(i), qos=1) for i in range(taken(mp))]
     link.idle(300)
     link.send(broker.puback(ids[0]))
@@ -155,7 +158,7 @@ def acknowledgements_are_taken_while_filling(t):
         mp.expect("done", within=30)
         mp.tell()
         mp.finish()
-    got = [broker.body(raw)[5:] for raw in side.published()]
+    got = [broker.body(raw)[5:] for raw in side.published]
     t.equal(got, [str(n).encode() for n in range(2000)], "payloads in order")
 
 
@@ -308,12 +311,13 @@ def disconnect_lets_go_of_what_is_in_flight(t):
 
 @scenario
 def a_full_window_is_sent_again_in_order(t):
-    mp, link, b = t.connected(fill(1) + """
+    mp, link, b = t.connected("""
+        fill(1)
         c.close()
         c.connect()
         serve(c)
         c.disconnect()
-    """)
+    """, helpers=FILL)
     n = taken(mp)
     ids = [link.expect_publish("t", str(i), qos=1) for i in range(n)]
     link.expect_end()

@@ -201,8 +201,8 @@ def a_collector_that_runs_at_every_allocation(t):
             link.send(broker.publish(f"topic/{n}", f"message {n}" * 20, qos=n % 3, id=n + 1))
         mp.expect("served 60", within=30)
     got = [broker.publish("t%d" % i, "m" * i, i % 3, broker.packet_id(raw)) for i, raw in
-           enumerate(raw for raw in side.published() if broker.body(raw)[2:3] == b"t")]
-    t.equal([raw for raw in side.published() if broker.body(raw)[2:3] == b"t"], got, "published")
+           enumerate(raw for raw in side.published if broker.body(raw)[2:3] == b"t")]
+    t.equal([raw for raw in side.published if broker.body(raw)[2:3] == b"t"], got, "published")
     link = b.accept()
     link.expect_connect(will=("will", "message", 1, False))
     link.strict = False

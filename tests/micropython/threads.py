@@ -13,16 +13,16 @@ def listen():
         if r != "None" or c.get_mqttsta() != 0:
             say("listener:", r)
             break
-_thread.stack_size(0x2000)
-_thread.start_new_thread(listen, ())
-_thread.stack_size(0)
+def start_listening():
+    _thread.stack_size(0x2000)
+    _thread.start_new_thread(listen, ())
+    _thread.stack_size(0)
 """
 
 
 def listening(t, script, **options):
     """A script whose second thread sits in wait_msg, as QuecPython's scripts do."""
-    mp, link, b = t.connected(LISTENER + textwrap.dedent(script), **options)
-    return mp, link, b
+    return t.connected("start_listening()\n" + textwrap.dedent(script), helpers=LISTENER, **options)
 
 
 @scenario(threads=True)
@@ -206,7 +206,7 @@ def packets_of_several_threads_do_not_mix(t):
         mp.finish()
     t.equal(lines, [f"worker {k} bad 0" for k in range(4)])
     for k in range(4):
-        mine = [raw for raw in side.published() if broker.body(raw)[2:4] == b"t%d" % k]
+        mine = [raw for raw in side.published if broker.body(raw)[2:4] == b"t%d" % k]
         want = []
         for n, raw in enumerate(mine):
             want.append(broker.publish(f"t{k}", bytes([k]) * (1 + n * 997 % 30000), (k + n) % 3, broker.packet_id(raw)))
