@@ -21,8 +21,9 @@ export CARGO
 # For cargo fmt, clippy and test; the archive's own directory is in the board's.
 export CARGO_TARGET_DIR := $(CURDIR)/build/cargo
 
-# As many jobs as there are processors, unless the caller said -j. (MAKEFLAGS tells only inside a recipe.)
-JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+# MicroPython's own make: as many jobs as there are processors, unless the caller said -j (MAKEFLAGS tells, but only inside
+# a recipe); silent but for what it says of itself, unless V=1.
+MPY_MAKE = $(MAKE) --no-print-directory $(if $(V),,-s) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
 # MicroPython's source: the caller's checkout, or else a Debian source package, pinned.
 MPY_VERSION ?= 1.25.0+ds-1
@@ -54,15 +55,15 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 .PHONY: firmware demo repl test clean help mpy-cross tools
 
 firmware: mpy-cross ## build build/BOARD/ (the default)
-	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk | cksum))
-	@$(MAKE) --no-print-directory $(JOBS) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
+	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
+	@$(MPY_MAKE) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
 	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
 	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
 	@echo "Built $(FIRMWARE)"
 
 mpy-cross: tools | $(FETCH_MPY)
 	@$(call start-over,$(MPY_CROSS),$(MPY_DIR))
-	@$(MAKE) --no-print-directory $(JOBS) -C $(MPY_DIR)/mpy-cross BUILD=$(MPY_CROSS) BOARD= USER_C_MODULES=
+	@$(MPY_MAKE) -C $(MPY_DIR)/mpy-cross BUILD=$(MPY_CROSS) BOARD= USER_C_MODULES=
 
 ifdef FETCH_MPY
 $(FETCH_MPY):

@@ -4,20 +4,19 @@
 //! can be in any of these calls at a time, and every wait ends at a deadline, when something
 //! happens on the socket, or when another thread's step has changed something.
 
-use core::net::SocketAddr;
+use core::{mem, net::SocketAddr};
 
-use embedded_nal::{Dns, TcpClientStack, nb};
+use embedded_nal::{AddrType, Dns, TcpClientStack, nb};
 
 use crate::{
     client::{Appetite, Client, End, Fault, STALL, Status, Stop},
     memory::Memory,
     packet::QoS,
+    service::{self, CONNECT_TIMEOUT, Duty},
     session::{Answer, Message, Ticket},
     time::Time,
 };
 
-/// Milliseconds from the start of `connect` to CONNACK.
-const CONNECT_TIMEOUT: u32 = 20_000;
 /// Milliseconds for an acknowledgement, and for room for one more message.
 const ANSWER_TIMEOUT: u32 = 5_000;
 /// Milliseconds between two questions to a resolver that does not block.
@@ -34,8 +33,8 @@ pub trait Port {
     fn now(&self) -> Time;
 
     /// Runs `work` alone with the client, then looks at [`Client::take_signals`]: if a wait is to
-    /// follow, anything that happens from now on ends it; if something changed, the waits of
-    /// others end.
+    /// follow, anything that happens from now on ends it; if something changed, or on an alarm, the
+    /// waits of others end.
     fn with<T>(
         &self,
         work: impl FnOnce(&mut Client<Self::Stack, Self::Memory>, &mut Self::Stack) -> T,
@@ -43,6 +42,16 @@ pub trait Port {
 
     /// Runs `work` with the network, but without the client: it may take its time.
     fn outside<T>(&self, work: impl FnOnce(&mut Self::Stack) -> T) -> T;
+
+    /// Does an internal thread run [`crate::service::run`]? Otherwise the calls do its work.
+    fn has_thread(&self) -> bool {
+        true
+    }
+
+    /// Tells the script's error callback what ended the connection.
+    fn report(&self, fault: Fault<<Self::Stack as TcpClientStack>::Error>) {
+        let _ = fault;
+    }
 
     /// Waits for `socket`, or for the client's as it was last; it may end early.
     fn wait(
@@ -127,8 +136,10 @@ pub enum Received {
     Nothing,
 }
 
-type NetError<P> = <<P as Port>::Stack as TcpClientStack>::Error;
-type CallResult<P, T> = Result<T, Error<NetError<P>>>;
+/// An error of the network.
+pub type NetError<P> = <<P as Port>::Stack as TcpClientStack>::Error;
+/// The result of a call.
+pub type CallResult<P, T> = Result<T, Error<NetError<P>>>;
 type ClientOf<P> = Client<<P as Port>::Stack, <P as Port>::Memory>;
 type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
 
@@ -138,20 +149,49 @@ fn repeat<P: Port, T>(
     mut step: impl FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Step<CallResult<P, T>>,
 ) -> CallResult<P, T> {
     let mut first = true;
+    let mut reading = false;
     loop {
+        let service = if port.has_thread() {
+            None
+        } else {
+            assist(port)?
+        };
         let now = port.now();
         let outcome = port.with(|client, stack| {
+            if mem::take(&mut reading) {
+                client.end_reading();
+            }
             let outcome = step(client, stack, now, first);
-            if matches!(outcome, Step::Wait(_)) {
+            if let Step::Wait(wait) = &outcome {
                 client.will_wait();
+                reading = wait.readable;
+                if reading {
+                    client.begin_reading();
+                }
             }
             outcome
         });
-        match outcome {
+        let interrupted = match outcome {
             Step::Done(answer) => return answer,
-            Step::Wait(wait) => port.wait(None, wait)?,
+            Step::Wait(wait) => {
+                let until = earliest(wait.until, service);
+                port.wait(None, Wait { until, ..wait })
+            }
+        };
+        if interrupted.is_err() {
+            if reading {
+                port.with(|client, _| client.end_reading());
+            }
+            return Err(Error::Interrupted);
         }
         first = false;
+    }
+}
+
+fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        _ => a.or(b),
     }
 }
 
@@ -162,11 +202,9 @@ fn wait_for<P: Port, T>(
     now: Time,
     deadline: Option<Time>,
 ) -> Step<CallResult<P, T>> {
-    let stall = client.stalls_at();
-    let until = match (deadline, stall) {
-        _ if stop == Stop::More => Some(now),
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+    let until = match stop {
+        Stop::More => Some(now),
+        _ => earliest(deadline, client.stalls_at()),
     };
     Step::Wait(Wait {
         readable: stop == Stop::Dry,
@@ -180,108 +218,176 @@ fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
     client.fault().map_or(Error::NotConnected, Error::Fault)
 }
 
+/// Does, in a call, what the internal thread would do now: on a port without threads. The answer
+/// says when there is more to do.
+fn assist<P: Port>(port: &P) -> CallResult<P, Option<Time>> {
+    loop {
+        let now = port.now();
+        let dialer = port.with(|client, _| client.dialer.take());
+        let mut dialer = match dialer {
+            Some(dialer) => dialer,
+            None => match port.with(|client, stack| client.serve(stack, now)) {
+                Duty::Wait(wait) => return Ok(wait.until),
+                Duty::Again => continue,
+                Duty::Report(fault) => {
+                    port.report(fault);
+                    continue;
+                }
+                Duty::Dial(epoch) => Dialer::new(epoch, now.after(CONNECT_TIMEOUT)),
+            },
+        };
+        match dialer.step(port) {
+            Ok(true) => {}
+            Ok(false) => {
+                port.with(|client, _| client.dialer = Some(dialer));
+                return Ok(Some(now.after(DNS_TICK)));
+            }
+            Err(error) => service::attempt_failed(port, dialer.epoch, error)?,
+        }
+    }
+}
+
 /// Connects: DNS, TCP, CONNECT and CONNACK within 20 s in all, or as long as the resolver takes.
+/// The answer is the number of the internal thread, if it has to be started:
+/// [`crate::service::run`].
 ///
 /// # Errors
 /// What failed, or [`Error::NotConnected`] if another thread closed the client meanwhile.
-pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, ()> {
+pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u8>> {
     let deadline = port.now().after(CONNECT_TIMEOUT);
-    let epoch = port.with(|client, stack| client.dial(stack, clean_session));
-    let result = dial(port, epoch, deadline).and_then(|socket| {
-        let attached = port.with(|client, _| client.attach(socket, epoch));
-        match attached {
-            Ok(()) => greet(port, epoch, deadline),
-            Err(socket) => {
-                hang_up(port, socket);
-                Err(Error::NotConnected)
-            }
-        }
-    });
-    if let Err(error) = result {
-        port.with(|client, stack| {
+    let (epoch, dialer) =
+        port.with(|client, stack| (client.dial(stack, clean_session), client.dialer.take()));
+    if let Some(mut dialer) = dialer {
+        dialer.give_up(port);
+    }
+    let result =
+        dial(port, &mut Dialer::new(epoch, deadline)).and_then(|()| greet(port, epoch, deadline));
+    port.with(|client, stack| match result {
+        Ok(()) if port.has_thread() => Ok(client.hire()),
+        Ok(()) => Ok(None),
+        Err(error) => {
             if client.epoch() == epoch {
                 match error {
                     Error::Fault(fault) => client.lose(stack, fault),
                     _ => client.close(stack),
                 }
             }
-        });
-    }
-    result
+            Err(error)
+        }
+    })
 }
 
-/// DNS and TCP.
-fn dial<P: Port>(
-    port: &P,
+/// An attempt to connect as far as TCP, in steps that do not block (but for a resolver that does).
+/// It is its own: until the end it shares nothing with the client.
+pub struct Dialer<S: TcpClientStack> {
+    /// The epoch of the client in which it began: in another one it is not wanted any more.
     epoch: u8,
     deadline: Time,
-) -> CallResult<P, <P::Stack as TcpClientStack>::TcpSocket> {
-    // Has the time come to stop trying?
-    let check = |timeout| {
+    address: Option<SocketAddr>,
+    socket: Option<S::TcpSocket>,
+}
+
+impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>> Dialer<S> {
+    /// An attempt that ends at `deadline`.
+    pub fn new(epoch: u8, deadline: Time) -> Self {
+        Dialer {
+            epoch,
+            deadline,
+            address: None,
+            socket: None,
+        }
+    }
+
+    /// Goes on. `true`: the client has its socket, and sends CONNECT.
+    fn step<P: Port<Stack = S>>(&mut self, port: &P) -> CallResult<P, bool> {
+        let result = self.try_step(port);
+        if result.is_err() {
+            self.give_up(port);
+        }
+        result
+    }
+
+    fn try_step<P: Port<Stack = S>>(&mut self, port: &P) -> CallResult<P, bool> {
+        let (server, tcp_port, family) = self.check(port)?;
+        let address = match self.address {
+            Some(address) => address,
+            None => {
+                // A text that is not UTF-8 is not a host name either.
+                let name = str::from_utf8(server.as_ref()).unwrap_or_default();
+                match port.outside(|stack| stack.get_host_by_name(name, family)) {
+                    Ok(ip) => *self.address.insert(SocketAddr::new(ip, tcp_port)),
+                    Err(nb::Error::WouldBlock) => return Ok(false),
+                    Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
+                }
+            }
+        };
+        self.check(port)?;
+        let socket = match &mut self.socket {
+            Some(socket) => socket,
+            none => none.insert(port.outside(|stack| stack.socket()).map_err(Fault::Dial)?),
+        };
+        match port.outside(|stack| stack.connect(socket, address)) {
+            Ok(()) => {}
+            Err(nb::Error::WouldBlock) => {
+                self.check(port)?;
+                return Ok(false);
+            }
+            Err(nb::Error::Other(error)) => return Err(Fault::Dial(error).into()),
+        }
+        let attached = port.with(|client, _| match self.socket.take() {
+            Some(socket) => client.attach(socket, self.epoch),
+            None => Ok(()),
+        });
+        attached.map_err(|socket| {
+            self.socket = Some(socket);
+            Error::NotConnected
+        })?;
+        Ok(true)
+    }
+
+    /// Is the attempt still wanted, and is there time left? From here on nothing is missed by
+    /// the wait that may follow.
+    fn check<P: Port<Stack = S>>(&self, port: &P) -> CallResult<P, (Bytes<P>, u16, AddrType)> {
         let now = port.now();
         port.with(|client, _| {
             client.will_wait();
-            if client.epoch() != epoch {
+            if client.epoch() != self.epoch {
                 Err(Error::NotConnected)
-            } else if now.reached(deadline) {
-                Err(Error::Fault(timeout))
+            } else if now.reached(self.deadline) {
+                Err(Fault::Unreachable.into())
             } else {
                 Ok(client.config.endpoint())
             }
         })
-    };
-    let (server, tcp_port, family) = check(Fault::Unreachable)?;
-    // A text that is not UTF-8 is not a host name either.
-    let name = str::from_utf8(server.as_ref()).unwrap_or_default();
-    let address = loop {
-        match port.outside(|stack| stack.get_host_by_name(name, family.clone())) {
-            Ok(address) => break address,
-            Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
-            Err(nb::Error::WouldBlock) => {
-                let until = Some(port.now().after(DNS_TICK));
-                port.wait(
-                    None,
-                    Wait {
-                        until,
-                        ..Wait::default()
-                    },
-                )?;
-            }
-        }
-        check(Fault::Unreachable)?;
-    };
-    check(Fault::Unreachable)?;
-    let mut socket = port.outside(|stack| stack.socket()).map_err(Fault::Dial)?;
-    let connected = loop {
-        let address = SocketAddr::new(address, tcp_port);
-        match port.outside(|stack| stack.connect(&mut socket, address)) {
-            Ok(()) => break Ok(()),
-            Err(nb::Error::Other(error)) => break Err(Fault::Dial(error).into()),
-            Err(nb::Error::WouldBlock) => {}
-        }
-        let wait = Wait {
-            readable: false,
-            writable: true,
-            until: Some(deadline),
-        };
-        let go_on = check(Fault::Unreachable)
-            .and_then(|_| port.wait(Some(&socket), wait).map_err(Error::from));
-        if let Err(error) = go_on {
-            break Err(error);
-        }
-    };
-    match connected {
-        Ok(()) => Ok(socket),
-        Err(error) => {
-            hang_up(port, socket);
-            Err(error)
+    }
+
+    fn give_up<P: Port<Stack = S>>(&mut self, port: &P) {
+        if let Some(socket) = self.socket.take() {
+            // Nothing can be done about a socket that fails to close.
+            let _ = port.outside(|stack| stack.close(socket));
         }
     }
 }
 
-fn hang_up<P: Port>(port: &P, socket: <P::Stack as TcpClientStack>::TcpSocket) {
-    // Nothing can be done about a socket that fails to close.
-    let _ = port.outside(|stack| stack.close(socket));
+/// DNS and TCP: all the steps.
+pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResult<P, ()> {
+    while !dialer.step(port)? {
+        let connecting = dialer.socket.as_ref();
+        let until = match connecting {
+            Some(_) => dialer.deadline,
+            None => dialer.deadline.min(port.now().after(DNS_TICK)),
+        };
+        let wait = Wait {
+            readable: false,
+            writable: connecting.is_some(),
+            until: Some(until),
+        };
+        if let Err(interrupted) = port.wait(connecting, wait) {
+            dialer.give_up(port);
+            return Err(interrupted.into());
+        }
+    }
+    Ok(())
 }
 
 /// CONNECT and CONNACK.
@@ -329,7 +435,7 @@ fn publish_at_most_once<P: Port>(
             Status::Connected => {}
             Status::Connecting => return Step::Done(Ok(Published::NotYet)),
             _ if first => return Step::Done(Err(Error::NotConnected)),
-            _ => return Step::Done(Err(lost::<P>(client))),
+            _ => return Step::Done(not_yet::<P>(client, lost::<P>(client))),
         }
         if !fixed && !client.fits_buffer(message) {
             return Step::Done(Err(Error::Busy));
@@ -350,10 +456,9 @@ fn publish_at_most_once<P: Port>(
             && !client.is_publishing(ticket)
         {
             let same = client.status() == Status::Connected && client.link() == link;
-            return Step::Done(if same {
-                Ok(Published::Done)
-            } else {
-                Err(lost::<P>(client))
+            return Step::Done(match same {
+                true => Ok(Published::Done),
+                false => not_yet::<P>(client, lost::<P>(client)),
             });
         }
         if !fixed && started.is_none() {
@@ -405,6 +510,7 @@ fn publish_in_flight<P: Port>(
             stop = client.pump(stack, now, Appetite::Keep, false).or(stop);
         }
         let late = now.reached(deadline) || stop == Stop::Full;
+        let stuck = now.reached(deadline) && client.wants_write();
         let status = client.status();
         let Some((ticket, link)) = taken else {
             return match status {
@@ -412,17 +518,22 @@ fn publish_in_flight<P: Port>(
                     wait_for::<P, _>(client, stop, now, Some(deadline))
                 }
                 Status::Connected | Status::Connecting => Step::Done(Ok(Published::NoRoom)),
-                _ => Step::Done(Err(lost::<P>(client))),
+                _ => Step::Done(match not_yet::<P>(client, lost::<P>(client)) {
+                    Ok(_) => Ok(Published::NoRoom),
+                    error => error,
+                }),
             };
         };
         Step::Done(if !client.session.is_in_flight(ticket) {
             Ok(Published::Done)
         } else if status.is_idle() {
-            Err(lost::<P>(client))
+            not_yet::<P>(client, lost::<P>(client))
         } else if status == Status::Connecting || link != client.link() {
             Ok(Published::NotYet)
         } else if !wait {
             Ok(Published::Done)
+        } else if stuck {
+            not_yet::<P>(client, Error::TimedOut)
         } else if late {
             Ok(Published::NotYet)
         } else {
@@ -467,7 +578,7 @@ fn request<P: Port>(
         let stop = client.pump(stack, now, Appetite::Keep, !first);
         let answer = client.session.answer(ticket);
         Step::Done(match answer {
-            _ if client.status() != Status::Connected => Err(lost::<P>(client)),
+            _ if client.status().is_idle() => Err(lost::<P>(client)),
             Answer::Done => Ok(()),
             Answer::Refused => {
                 client.session.collect(ticket);

@@ -10,16 +10,18 @@
 
 use core::mem;
 
-use embedded_nal::{AddrType, TcpClientStack, nb};
+use embedded_nal::{AddrType, TcpClientStack, TcpError, TcpErrorKind, nb};
 use heapless::Deque;
 
 use crate::{
+    calls::{Dialer, Wait},
     config::KEPT,
     memory::{Inbox, Memory, Tag},
     packet::{
-        Ack, Connack, Connect, Header, Kind, Malformed, Packet, PacketId, QoS, Suback,
-        Subscribe, Unsubscribe, Version, Will, check_topic, publish_flags,
+        Ack, Connack, Connect, Header, Kind, Malformed, Packet, PacketId, QoS, Suback, Subscribe,
+        Unsubscribe, Version, Will, check_topic, publish_flags,
     },
+    service::{CONNECT_TIMEOUT, Duty, Ping, Service},
     session::{Due, Message, Session, Ticket},
     time::Time,
     wire::{Incoming, Outgoing},
@@ -27,6 +29,9 @@ use crate::{
 
 /// How long a socket may take no byte, in milliseconds.
 pub const STALL: u32 = 5_000;
+
+/// How long no call has to read before the internal thread does, in milliseconds.
+const READER_TICK: u32 = 100;
 
 /// Acknowledgements that can be due at a time; when as many are, reading stops.
 const ACKS: usize = 8;
@@ -50,6 +55,8 @@ pub struct Config<B> {
     pub keepalive: u16,
     /// Protocol version.
     pub version: Version,
+    /// How many unanswered PINGREQs are repeated before the connection counts as dead.
+    pub ping_max: u8,
     /// Does the script leave reconnecting to us?
     pub reconnect: bool,
     /// Last will.
@@ -85,6 +92,8 @@ pub enum Fault<E> {
     Silent,
     /// The socket took only a part of a packet.
     Stalled,
+    /// PINGREQ was not answered in time.
+    NoPingresp,
     /// The server sent something that is no MQTT packet, or not a valid one.
     Malformed(Malformed),
     /// The server sent a packet that does not belong here.
@@ -103,6 +112,8 @@ impl<E> From<Malformed> for Fault<E> {
 enum Phase {
     /// Never connected, closed, disconnected, or failed.
     Idle,
+    /// Failed, and to be connected again; at this moment, once it is known.
+    Lost(Option<Time>),
     /// DNS and TCP are under way, outside of the client.
     Dialing,
     /// CONNACK is awaited.
@@ -115,7 +126,7 @@ enum Phase {
 pub enum Status {
     /// Connected.
     Connected,
-    /// Connecting.
+    /// Connecting, for the first time or again.
     Connecting,
     /// The server closed the connection.
     ServerClosed,
@@ -144,8 +155,21 @@ pub enum End {
 pub struct Signals {
     /// Something happened that another call may wait for.
     pub changed: bool,
+    /// Something happened that the internal thread has to know, and everybody else.
+    pub alarm: bool,
     /// The call is going to wait, for anything that happens from now on.
     pub waiting: bool,
+}
+
+/// What tells the internal thread that there is something to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    /// It waits for the socket.
+    Socket,
+    /// A call of the script waits for the socket.
+    Reader,
+    /// No call does any more, and the thread does not yet.
+    Tick,
 }
 
 /// What a step may do with messages that come in.
@@ -229,6 +253,20 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     phase: Phase,
     /// What ended the last connection, if it was not the script.
     fault: Option<Fault<S::Error>>,
+    /// The fault came after CONNACK.
+    was_up: bool,
+    /// The fault is still to be told to the script's error callback.
+    unreported: bool,
+    /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
+    persistent: bool,
+    /// The attempt to connect that the calls go on with, on a port without threads.
+    pub(crate) dialer: Option<Dialer<S>>,
+    /// The time of the present step.
+    now: Time,
+    service: Service,
+    /// Calls of the script that wait for the socket to become readable.
+    readers: u16,
+    watch: Watch,
     socket: Option<S::TcpSocket>,
     outgoing: Outgoing<M::Buffer>,
     incoming: Incoming<M::Buffer>,
@@ -239,6 +277,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     acks: Deque<Ack, ACKS>,
     ping_due: bool,
     reading: Reading,
+    /// Something was left unread when reading was tried last.
+    reading_stopped: bool,
     clean_session: bool,
     /// Counts connections; tells an acknowledgement that belongs to an earlier one.
     link: u8,
@@ -270,12 +310,22 @@ where
         receive_buffer: M::Buffer,
         transmit_buffer: M::Buffer,
     ) -> Self {
+        let mut service = Service::default();
+        service.seed(config.client_id.as_ref());
         Client {
             config,
             session,
             inbox,
             phase: Phase::Idle,
             fault: None,
+            was_up: false,
+            unreported: false,
+            persistent: false,
+            dialer: None,
+            now: Time(0),
+            service,
+            readers: 0,
+            watch: Watch::Socket,
             socket: None,
             outgoing: Outgoing::new(transmit_buffer),
             incoming: Incoming::new(receive_buffer),
@@ -294,6 +344,7 @@ where
                 stored: false,
                 known: None,
             },
+            reading_stopped: false,
             clean_session: false,
             link: 0,
             epoch: 0,
@@ -310,8 +361,13 @@ where
     pub fn status(&self) -> Status {
         match (self.phase, self.fault) {
             (Phase::Up, _) => Status::Connected,
-            (Phase::Dialing | Phase::Greeting, _) => Status::Connecting,
-            (Phase::Idle, Some(Fault::Closed)) => Status::ServerClosed,
+            (Phase::Lost(_) | Phase::Dialing | Phase::Greeting, _) => Status::Connecting,
+            (Phase::Idle, Some(Fault::Closed)) if self.was_up => Status::ServerClosed,
+            (Phase::Idle, Some(Fault::Io(error)))
+                if self.was_up && error.kind() == TcpErrorKind::PipeClosed =>
+            {
+                Status::ServerClosed
+            }
             (Phase::Idle, _) => Status::Idle,
         }
     }
@@ -351,8 +407,40 @@ where
         self.signals.waiting = true;
     }
 
+    /// A call of the script is going to wait for the socket to become readable: the internal
+    /// thread need not.
+    pub fn begin_reading(&mut self) {
+        self.readers = self.readers.saturating_add(1);
+    }
+
+    /// It has woken up.
+    pub fn end_reading(&mut self) {
+        self.readers = self.readers.saturating_sub(1);
+        if self.readers == 0 && self.watch == Watch::Reader {
+            self.watch = Watch::Tick;
+            self.signals.alarm = true;
+        }
+    }
+
+    /// Should the internal thread wait for the socket to become readable? Not while a call of the
+    /// script does: both would wake up for every packet. When the last of them is gone, another
+    /// one may come at once, so a while passes first.
+    fn watch(&mut self, now: Time) -> (bool, Option<Time>) {
+        if self.readers > 0 {
+            self.watch = Watch::Reader;
+            (false, None)
+        } else if self.watch == Watch::Tick {
+            self.watch = Watch::Socket;
+            (false, Some(now.after(READER_TICK)))
+        } else {
+            (true, None)
+        }
+    }
+
     /// What the port has to know when a call is done with the client for now.
     pub fn take_signals(&mut self) -> Signals {
+        // What a call leaves unsent is the internal thread's to send.
+        self.signals.alarm |= !self.signals.waiting && self.wants_write();
         mem::take(&mut self.signals)
     }
 
@@ -376,6 +464,10 @@ where
     /// which [`Client::attach`] has to come.
     pub fn dial(&mut self, stack: &mut S, clean_session: bool) -> u8 {
         self.hang_up(stack);
+        // One that was killed while it was waiting is not coming back.
+        self.readers = 0;
+        self.persistent = false;
+        self.unreported = false;
         self.clean_session = clean_session;
         self.epoch = self.epoch.wrapping_add(1);
         self.phase = Phase::Dialing;
@@ -398,15 +490,32 @@ where
         Ok(())
     }
 
-    /// `connect` failed, or was given up.
+    /// The connection failed, or was not made.
     pub fn lose(&mut self, stack: &mut S, fault: Fault<S::Error>) {
+        let was_up = self.phase == Phase::Up;
+        if was_up {
+            // What arrived before is not lost with the connection, as far as it can be kept.
+            while self.reading.part == Part::Header
+                && matches!(self.parse(Appetite::Keep), Ok(Stop::Acks))
+            {
+                self.acks.clear();
+            }
+            self.service.link_lost(self.now);
+        }
         self.hang_up(stack);
+        if self.persistent {
+            self.phase = Phase::Lost(None);
+        }
         self.fault = Some(fault);
+        self.was_up = was_up;
+        self.unreported = was_up && !self.persistent;
     }
 
     /// `close`: lets the socket go. What is in flight stays, and so do the subscriptions.
     pub fn close(&mut self, stack: &mut S) {
         self.hang_up(stack);
+        self.persistent = false;
+        self.unreported = false;
         self.end = End::Closed;
         self.ends = self.ends.wrapping_add(1);
         self.epoch = self.epoch.wrapping_add(1);
@@ -414,17 +523,15 @@ where
 
     /// `disconnect`: sends DISCONNECT if the socket takes it at once, and lets everything go.
     pub fn disconnect(&mut self, stack: &mut S, now: Time) {
-        if self.phase == Phase::Up && self.flush(stack, now).is_ok() && !self.wants_write() {
-            let header = Header {
-                kind: Kind::Disconnect,
-                flags: 0,
-                remaining: 0,
-            };
+        self.now = now;
+        if self.phase == Phase::Up && self.flush(stack).is_ok() && !self.wants_write() {
+            let header = Header::new(Kind::Disconnect, 0);
             self.outgoing.append(0, now, |out| header.emit(out));
-            let _ = self.flush(stack, now);
+            let _ = self.flush(stack);
             self.drain(stack);
         }
         self.close(stack);
+        self.service.dismiss();
         self.end = End::Disconnected;
         self.session.forget();
         self.inbox.keep(usize::from(self.delivering));
@@ -469,7 +576,7 @@ where
         self.outgoing.drop_pending();
         self.incoming.reset();
         self.session.link_lost();
-        self.signals.changed = true;
+        self.signals.alarm = true;
     }
 
     /// Sends a QoS 0 message now, if nothing is before it. `None`: something is.
@@ -504,6 +611,107 @@ where
         untouched
     }
 
+    /// What the internal thread has to do next: see [`crate::service`].
+    pub fn serve(&mut self, stack: &mut S, now: Time) -> Duty<S::Error> {
+        let stop = self.pump(stack, now, Appetite::Nothing, true);
+        if mem::take(&mut self.unreported)
+            && let Some(fault) = self.fault
+        {
+            return Duty::Report(fault);
+        }
+        let due = match self.phase {
+            Phase::Up => self.keep_alive(),
+            Phase::Greeting if self.persistent => match self.service.deadline {
+                deadline if now.reached(deadline) => Err(Fault::Silent),
+                deadline => Ok(Some(deadline)),
+            },
+            Phase::Lost(at) => {
+                let at = at.unwrap_or_else(|| self.service.next_attempt(now));
+                if now.reached(at) {
+                    self.phase = Phase::Dialing;
+                    self.service.deadline = now.after(CONNECT_TIMEOUT);
+                    return Duty::Dial(self.epoch);
+                }
+                self.phase = Phase::Lost(Some(at));
+                Ok(Some(at))
+            }
+            Phase::Idle | Phase::Dialing | Phase::Greeting => Ok(None),
+        };
+        let mut until = match due {
+            Ok(until) => until,
+            Err(fault) => {
+                self.lose(stack, fault);
+                return Duty::Again;
+            }
+        };
+        if self.ping_due {
+            self.pump(stack, now, Appetite::Nothing, false);
+        }
+        if stop == Stop::More || self.phase == Phase::Lost(None) || self.unreported {
+            return Duty::Again;
+        }
+        let (watch, look_again) = self.watch(now);
+        for other in [self.stalls_at(), look_again].into_iter().flatten() {
+            until = Some(until.map_or(other, |until| until.min(other)));
+        }
+        Duty::Wait(Wait {
+            readable: watch && stop == Stop::Dry,
+            writable: self.wants_write(),
+            until,
+        })
+    }
+
+    /// An attempt of the internal thread to connect came to nothing.
+    pub fn attempt_failed(&mut self, stack: &mut S, epoch: u8, fault: Fault<S::Error>) {
+        if epoch == self.epoch {
+            self.lose(stack, fault);
+        }
+    }
+
+    /// Sends a PINGREQ when nothing was sent or received for a keepalive interval; the answer
+    /// says when to look again. [MQTT-3.1.2-23]
+    fn keep_alive(&mut self) -> Result<Option<Time>, Fault<S::Error>> {
+        let (keepalive, now) = (u32::from(self.config.keepalive) * 1_000, self.now);
+        if keepalive == 0 {
+            return Ok(None);
+        }
+        // While messages keep the answer from being read, its absence means nothing.
+        let busy = self.reading_stopped
+            || self.reading.part != Part::Header && now.since(self.service.received) < STALL;
+        match self
+            .service
+            .ping_due(now, keepalive, self.outgoing.progress(), busy)
+        {
+            Ping::Wait(until) => Ok(Some(until)),
+            Ping::Send(until) => {
+                self.ping_due = true;
+                Ok(Some(until))
+            }
+            Ping::Unanswered if self.service.pings <= self.config.ping_max => {
+                self.ping_due = true;
+                Ok(Some(self.service.ping_again(now, keepalive)))
+            }
+            Ping::Unanswered => Err(Fault::NoPingresp),
+        }
+    }
+
+    /// The internal thread is wanted: its number, if it has to be started.
+    pub fn hire(&mut self) -> Option<u8> {
+        self.service.hire()
+    }
+
+    /// Is the internal thread with this number still wanted?
+    pub fn employs(&self, thread: u8) -> bool {
+        self.service.employs(thread)
+    }
+
+    /// The internal thread with this number ends.
+    pub fn quit(&mut self, thread: u8) {
+        if self.service.employs(thread) {
+            self.service.dismiss();
+        }
+    }
+
     /// Sends a PINGREQ as soon as possible.
     pub fn ping(&mut self) {
         self.ping_due = true;
@@ -512,7 +720,8 @@ where
     /// Sends what there is to send, reads what there is to read (if `read`; in any case what was
     /// read before). A fault ends the connection.
     pub fn pump(&mut self, stack: &mut S, now: Time, appetite: Appetite, read: bool) -> Stop {
-        match self.try_pump(stack, now, appetite, read) {
+        self.now = now;
+        match self.try_pump(stack, appetite, read) {
             Ok(stop) => stop,
             Err(fault) => {
                 self.lose(stack, fault);
@@ -524,28 +733,27 @@ where
     fn try_pump(
         &mut self,
         stack: &mut S,
-        now: Time,
         appetite: Appetite,
         read: bool,
     ) -> Result<Stop, Fault<S::Error>> {
-        self.flush(stack, now)?;
+        self.flush(stack)?;
         let stop = if read || !self.incoming.bytes().is_empty() {
             let stop = self.receive(stack, appetite, read)?;
-            self.flush(stack, now)?;
+            self.flush(stack)?;
             stop
         } else {
             Stop::Dry
         };
         match self.stalls_at() {
-            Some(deadline) if now.reached(deadline) => Err(Fault::Stalled),
+            Some(deadline) if self.now.reached(deadline) => Err(Fault::Stalled),
             _ => Ok(stop),
         }
     }
 
     /// Sends until all is sent or the socket takes no more.
-    fn flush(&mut self, stack: &mut S, now: Time) -> Result<(), Fault<S::Error>> {
+    fn flush(&mut self, stack: &mut S) -> Result<(), Fault<S::Error>> {
         loop {
-            self.fill(now);
+            self.fill();
             let Some(socket) = &mut self.socket else {
                 return Ok(());
             };
@@ -561,9 +769,9 @@ where
             };
             match stack.send(socket, piece) {
                 Ok(0) | Err(nb::Error::WouldBlock) => return Ok(()),
-                Ok(n) if buffered => self.outgoing.taken(n, now),
+                Ok(n) if buffered => self.outgoing.taken(n, self.now),
                 Ok(n) => {
-                    self.outgoing.count(n, now);
+                    self.outgoing.count(n, self.now);
                     self.sent += n;
                 }
                 Err(nb::Error::Other(error)) => return Err(Fault::Io(error)),
@@ -572,7 +780,7 @@ where
     }
 
     /// Puts what is to be sent into the buffer, as far as it has room.
-    fn fill(&mut self, now: Time) {
+    fn fill(&mut self) {
         loop {
             if self.sending.is_none() {
                 self.sending = self.choose();
@@ -588,7 +796,9 @@ where
                 if let Some(packet) = packet
                     && large_rest(Some(packet), self.sent, self.outgoing.capacity()).is_empty()
                 {
-                    self.sent += self.outgoing.append(self.sent, now, |out| packet.emit(out));
+                    self.sent += self
+                        .outgoing
+                        .append(self.sent, self.now, |out| packet.emit(out));
                 }
                 if self.sent < self.len {
                     return;
@@ -596,7 +806,6 @@ where
             }
             match sending {
                 Sending::Publish(..) if !self.outgoing.is_empty() => return,
-                Sending::Publish(..) => self.signals.changed = true,
                 Sending::Due(due, id) => self.session.sent(*due, *id),
                 _ => {}
             }
@@ -633,10 +842,21 @@ where
         // So many bytes at a time: other threads, and the caller's deadline, have their turn.
         let mut budget = self.incoming.capacity();
         let mut drained = !read;
+        let mut read_some = false;
         loop {
-            match self.parse(appetite)? {
-                Stop::Dry => {}
-                stop => return Ok(stop),
+            let stop = self.parse(appetite)?;
+            self.reading_stopped = stop != Stop::Dry;
+            // What one call has read may be for another, and no socket tells it.
+            self.signals.changed |= read_some && self.reading_stopped;
+            // Without appetite too the buffer fills, to see the end of the connection.
+            let stop = match stop {
+                Stop::Full if appetite == Appetite::Nothing && !self.incoming.is_full() => {
+                    Stop::Dry
+                }
+                stop => stop,
+            };
+            if stop != Stop::Dry {
+                return Ok(stop);
             }
             let Some(socket) = &mut self.socket else {
                 return Ok(Stop::Dry);
@@ -660,9 +880,14 @@ where
             let wanted = room.len();
             match stack.receive(socket, room) {
                 Ok(0) => return Err(Fault::Closed),
-                Ok(n) if direct => reading.done += n,
+                Ok(n) if direct => {
+                    reading.done += n;
+                    self.service.received = self.now;
+                }
                 Ok(n) => {
+                    self.service.received = self.now;
                     self.incoming.filled(n);
+                    read_some = true;
                     budget = budget.saturating_sub(n);
                     drained = n < wanted;
                 }
@@ -742,7 +967,7 @@ where
                 let id = Ack::parse(header, body)?.id;
                 self.session.acknowledge(header.kind, id);
             }
-            Kind::Pingresp => {}
+            Kind::Pingresp => self.service.ping_answered(),
             kind => return Err(Fault::Unexpected(kind)),
         }
         self.incoming.consume(end);
@@ -761,6 +986,9 @@ where
             self.session.start_afresh();
         }
         self.phase = Phase::Up;
+        self.signals.alarm = true;
+        self.service.link_up(self.now);
+        self.persistent = self.config.reconnect;
         Ok(())
     }
 
@@ -937,6 +1165,7 @@ where
 
     /// The script's callback has come back: the message is let go, and acknowledged.
     pub fn handled(&mut self, stack: &mut S, now: Time) {
+        self.now = now;
         self.delivering = false;
         self.signals.changed = true;
         let Some(tag) = self.inbox.first() else {
@@ -950,7 +1179,7 @@ where
         };
         if due && self.phase == Phase::Up {
             self.acknowledge(tag.qos, tag.id);
-            if let Err(fault) = self.flush(stack, now) {
+            if let Err(fault) = self.flush(stack) {
                 self.lose(stack, fault);
             }
         }

@@ -27,10 +27,11 @@ use embedded_nal::{AddrType, Dns, TcpClientStack, TcpError, TcpErrorKind, nb};
 
 use crate::{
     calls::{self, Error, Interrupted, Port, Published, Wait},
-    client::{Client, Config, Fault, Status},
+    client::{Client, Config, Fault, Signals, Status},
     config::{RX_BUFFER, TX_BUFFER},
     memory::{Inbox, List, Memory, Tag},
     packet::{PacketId, QoS, Version, check_filter, check_text, check_topic},
+    service,
     session::{Message, Received, Session, Subscription},
     time::Time,
 };
@@ -89,13 +90,22 @@ pub struct Node {
 /// What the engine needs of its port. Errors are `errno` values.
 #[repr(C)]
 pub struct PortTable {
+    /// Does the port have threads, so that `umqtt_run` can be called from one of its own?
+    threads: bool,
     /// Milliseconds, going round at 2^32.
     now: extern "C" fn() -> u32,
     /// Waits until no other thread has the engine.
     lock: extern "C" fn(call: *mut Call),
-    /// Lets others have the engine. `changed`: the waits of others end. `waiting`: this call is
-    /// going to `wait` with this socket (NULL: none), and from now on nothing may be missed.
-    unlock: extern "C" fn(call: *mut Call, changed: bool, waiting: bool, socket: *mut Object),
+    /// Lets others have the engine. `changed`: the waits of other calls end; `alarm`: that of the
+    /// internal thread too. `waiting`: this call is going to `wait` with this socket (NULL: none),
+    /// and from now on nothing may be missed.
+    unlock: extern "C" fn(
+        call: *mut Call,
+        changed: bool,
+        alarm: bool,
+        waiting: bool,
+        socket: *mut Object,
+    ),
     /// Waits for the socket to become readable or writable, at most `timeout` milliseconds (-1:
     /// for ever); it may end early. `socket` NULL: the one of the last `unlock`. `true`: the call
     /// is to be broken off.
@@ -121,6 +131,8 @@ pub struct PortTable {
         extern "C" fn(call: *mut Call, socket: *mut Object, data: *mut u8, len: size_t) -> isize,
     /// Closes a socket.
     close: extern "C" fn(call: *mut Call, socket: *mut Object),
+    /// Tells the script's error callback what ended the connection.
+    report: extern "C" fn(call: *mut Call, outcome: Outcome),
     /// Makes a message with room for a topic and a payload. NULL: there is no memory.
     message_new: extern "C" fn(owner: *mut Object, topic: size_t, payload: size_t) -> *mut Node,
     /// Lets a message go.
@@ -140,6 +152,7 @@ pub struct Settings {
     port: u16,
     keepalive: u16,
     version: u8,
+    ping_max: u8,
     ipv6: bool,
     reconnect: bool,
 }
@@ -176,6 +189,8 @@ pub enum What {
     Closed,
     /// The socket took only a part of a packet.
     Stalled,
+    /// PINGREQ was not answered in time.
+    NoPingresp,
     /// The server sent a malformed packet: `umqtt_malformed`.
     Malformed,
     /// The server sent a packet that does not belong there: its type.
@@ -211,6 +226,7 @@ fn outcome<T>(result: Result<T, Error<Errno>>, done: impl FnOnce(T) -> Outcome) 
             Fault::Silent => (What::Silent, 0),
             Fault::Closed => (What::Closed, 0),
             Fault::Stalled => (What::Stalled, 0),
+            Fault::NoPingresp => (What::NoPingresp, 0),
             Fault::Malformed(malformed) => (What::Malformed, malformed as i32),
             Fault::Unexpected(kind) => (What::Unexpected, kind as i32),
             Fault::Refused(code) => (What::Refused, i32::from(code)),
@@ -230,8 +246,10 @@ fn done(detail: i32) -> Outcome {
 #[derive(Clone, Copy, Debug)]
 struct Errno(i32);
 
-/// The one error that is none; the same on every port that MicroPython has.
+/// Errors that mean more than that something failed, as MicroPython numbers them.
 const EAGAIN: i32 = 11;
+const EPIPE: i32 = 32;
+const ECONNRESET: i32 = 104;
 
 impl Errno {
     fn or_would_block(self) -> nb::Error<Errno> {
@@ -250,7 +268,10 @@ impl Errno {
 
 impl TcpError for Errno {
     fn kind(&self) -> TcpErrorKind {
-        TcpErrorKind::Other
+        match self.0 {
+            EPIPE | ECONNRESET => TcpErrorKind::PipeClosed,
+            _ => TcpErrorKind::Other,
+        }
     }
 }
 
@@ -589,7 +610,12 @@ impl Port for Context {
         );
         let signals = client.take_signals();
         let socket = client.socket().map_or(ptr::null_mut(), |socket| socket.0);
-        (port.unlock)(self.call, signals.changed, signals.waiting, socket);
+        let Signals {
+            changed,
+            alarm,
+            waiting,
+        } = signals;
+        (port.unlock)(self.call, changed, alarm, waiting, socket);
         result
     }
 
@@ -600,6 +626,17 @@ impl Port for Context {
             ((*config).server, (*config).port)
         };
         work(&mut self.net(host, tcp_port))
+    }
+
+    fn has_thread(&self) -> bool {
+        self.port().threads
+    }
+
+    fn report(&self, fault: Fault<Errno>) {
+        (self.port().report)(
+            self.call,
+            outcome::<()>(Err(Error::Fault(fault)), |()| done(0)),
+        );
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
@@ -646,6 +683,7 @@ pub extern "C" fn umqtt_init(
         } else {
             Version::V311
         },
+        ping_max: settings.ping_max,
         reconnect: settings.reconnect,
         will: None,
     };
@@ -684,15 +722,37 @@ pub extern "C" fn umqtt_receive_buffer() -> i32 {
     RX_BUFFER as i32
 }
 
-/// Connects. `detail` is 0.
+/// Connects. `detail`: the number of an internal thread that has to be started, or -1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_connect(engine: *mut Block, call: *mut Call, clean: bool) -> Outcome {
     Context::run(
         engine,
         call,
         |port| calls::connect(port, clean),
-        |()| done(0),
+        |thread| done(thread.map_or(-1, i32::from)),
     )
+}
+
+/// The internal thread: returns when it has to end.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_run(engine: *mut Block, call: *mut Call, thread: u8) {
+    service::run(
+        &Context {
+            block: engine,
+            call,
+        },
+        thread,
+    );
+}
+
+/// The internal thread could not be started, or has ended without being asked to.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_no_thread(engine: *mut Block, call: *mut Call, thread: u8) {
+    Context {
+        block: engine,
+        call,
+    }
+    .with(|client, _| client.quit(thread));
 }
 
 /// Publishes. `fixed`: the payload stays as it is; otherwise a QoS 0 message that is not off at

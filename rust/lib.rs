@@ -12,6 +12,7 @@ pub mod client;
 pub mod ffi;
 pub mod memory;
 pub mod packet;
+pub mod service;
 pub mod session;
 pub mod time;
 mod wire;

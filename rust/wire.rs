@@ -124,6 +124,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Incoming<B> {
         (self.head, self.tail) = (0, 0);
     }
 
+    /// Is there no room to read into?
+    pub fn is_full(&self) -> bool {
+        self.tail - self.head >= self.capacity()
+    }
+
     /// The bytes that are there.
     pub fn bytes(&self) -> &[u8] {
         self.buffer

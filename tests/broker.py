@@ -192,6 +192,15 @@ class Link:
         self.trace.log(self.name, f"<- {short(raw)}")
         return raw
 
+    def skip(self, n, within=30):
+        """Reads n bytes, whatever they are."""
+        until = self.trace.until(within)
+        while n:
+            self._need(1, until)
+            taken = min(n, len(self.buffer))
+            del self.buffer[:taken]
+            n -= taken
+
     def _same(self, raw, want):
         if raw != want:
             self.trace.fail(f"{self.name}: the client sent\n    {short(raw)}\n  instead of\n    {short(want)}")
@@ -280,7 +289,7 @@ class Link:
         """Sends all of it; the ids of acknowledged packets become free."""
         until = self.trace.until(within)
         for raw in packets:
-            if len(raw) in (4, 5) and raw[0] in (0x40, 0x70, 0x90, 0xB0):
+            if len(raw) in (4, 5) and raw[1] == len(raw) - 2 and raw[0] in (0x40, 0x70, 0x90, 0xB0):
                 (self.ids if raw[0] < 0x80 else self.requests).discard(packet_id(raw))
         data = b"".join(packets)
         self.trace.log(self.name, f"-> {short(data)}")
@@ -293,20 +302,22 @@ class Link:
             finally:
                 self.sock.settimeout(None)
 
-    def send_while_room(self, data):
-        """Sends the same bytes again and again until nothing more is taken; returns how often, and what is left."""
+    def send_while_room(self, packets):
+        """Sends until nothing more is taken; returns how many went out whole, and what is left of the one in work."""
         self.sock.settimeout(1)
-        n, at = 0, 0
+        sent, data = 0, b""
         try:
-            while True:
-                at += self.sock.send(data[at:])
-                if at == len(data):
-                    n, at = n + 1, 0
+            for data in packets:
+                while data:
+                    data = data[self.sock.send(data):]
+                sent += 1
                 self.trace.until(1)
         except socket.timeout:
-            return n, data[at:] if at else b""
+            pass
         finally:
             self.sock.settimeout(None)
+        self.trace.log(self.name, f"-> {sent} packets, and no room for {len(data)} bytes")
+        return sent, data
 
     def taken(self, within=10):
         """Waits until the client has read all that was sent to it: its kernel holds nothing more."""
@@ -382,16 +393,23 @@ class Answering:
                     if more is False or more is None and self.stop:
                         return
                 if self.link.buffer:
-                    self._answer(self.link.packet())
-        except ConnectionError:
-            pass  # the client is gone, and with it the need for an answer
+                    raw = self.link.packet()
+                    answer = self._answer(raw)
+                    if answer:
+                        self._send(answer)
         except Exception as error:
             self.error = error
+
+    def _send(self, answer):
+        try:
+            self.link.send(answer)
+        except ConnectionError:
+            pass  # the client is gone; what it sent before is still read
 
     def _answer(self, raw):
         link, kind, id = self.link, raw[0] >> 4, packet_id(raw)
         self.packets.append(raw)
-        self.link.trace.checked()
+        link.trace.checked()
         if id == 0:
             link.trace.fail(f"{link.name}: packet id 0")
         if kind == PUBLISH and not raw[0] & 8:
@@ -399,17 +417,16 @@ class Answering:
         if id and (kind in (SUBSCRIBE, UNSUBSCRIBE) or kind == PUBLISH and not raw[0] & 8):
             link._note(raw, id)
         if kind == PUBLISH and id is not None:
-            link.send(puback(id) if raw[0] & 6 == 2 else pubrec(id))
-        elif kind == PUBREL:
-            link.send(pubcomp(id))
-        elif kind == PUBREC:
-            link.send(pubrel(id))
-        elif kind == SUBSCRIBE:
-            link.send(suback(id, raw[-1]))
-        elif kind == UNSUBSCRIBE:
-            link.send(unsuback(id))
-        elif raw == PINGREQ:
-            link.send(PINGRESP)
+            return puback(id) if raw[0] & 6 == 2 else pubrec(id)
+        if kind == PUBREL:
+            return pubcomp(id)
+        if kind == PUBREC:
+            return pubrel(id)
+        if kind == SUBSCRIBE:
+            return suback(id, raw[-1])
+        if kind == UNSUBSCRIBE:
+            return unsuback(id)
+        return PINGRESP if raw == PINGREQ else None
 
 
 class Broker:

@@ -404,6 +404,18 @@ class Test:
         if not self.checks:
             self.fail("the scenario checked nothing")
 
+    def abort(self):
+        """The time is over: whatever the scenario waits for comes to an end."""
+        self.log("time", "over")
+        for part in list(self.parts):
+            if isinstance(part, Micropython):
+                part.process.kill()
+            for link in getattr(part, "links", []):
+                try:
+                    link.sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
     def close(self):
         for part in self.parts:
             if isinstance(part, Micropython):

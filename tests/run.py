@@ -81,6 +81,8 @@ def run(report, name, binary, function):
     start = time.monotonic()
     detail = ""
     test = harness.Test(binary, function.scenario["limit"])
+    alarm = threading.Timer(function.scenario["limit"] + 1, test.abort)
+    alarm.start()
     try:
         function(test)
         test.finish()
@@ -94,6 +96,7 @@ def run(report, name, binary, function):
         detail = "\n".join(["  " + why.replace("\n", "\n  "), *ours, "  -- what happened:",
                             *("  " + line.replace("\n", "\n           ") for line in test.lines[-200:])])
     finally:
+        alarm.cancel()
         test.close()
     report.result(name, not detail, time.monotonic() - start, detail)
 

@@ -78,6 +78,7 @@ static int outcome_errno(umqtt_outcome_t outcome) {
         case UMQTT_WHAT_UNREACHABLE:
         case UMQTT_WHAT_SILENT:
         case UMQTT_WHAT_STALLED:
+        case UMQTT_WHAT_NO_PINGRESP:
             return MP_ETIMEDOUT;
         case UMQTT_WHAT_NO_MEMORY:
             return MP_ENOMEM;
@@ -93,7 +94,7 @@ static int outcome_errno(umqtt_outcome_t outcome) {
 }
 
 // What failed, in words.
-static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome) {
+void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome) {
     switch (outcome.what) {
         case UMQTT_WHAT_NOT_CONNECTED:
             mp_print_str(print, "closed while connecting");
@@ -115,6 +116,9 @@ static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome) {
             break;
         case UMQTT_WHAT_STALLED:
             mp_print_str(print, "server stopped reading in the middle of a packet");
+            break;
+        case UMQTT_WHAT_NO_PINGRESP:
+            mp_print_str(print, "server did not answer PINGREQ in time");
             break;
         case UMQTT_WHAT_MALFORMED:
             mp_printf(print, "server sent a malformed packet: %s", malformed_text(outcome.detail));
@@ -144,7 +148,7 @@ static MP_NORETURN void raise_mqtt(umqtt_outcome_t outcome, umqtt_engine_t *engi
     uint16_t port;
     umqtt_bytes_t server = umqtt_server(engine, &port);
     mp_printf(&print, "%.*s:%u: ", (int)server.len, (const char *)server.data, (unsigned)port);
-    print_outcome(&print, outcome);
+    umqtt_print_outcome(&print, outcome);
     int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
         : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
         : -outcome_errno(outcome);
@@ -167,7 +171,7 @@ static MP_NORETURN void raise_os(umqtt_outcome_t outcome) {
             vstr_t text;
             mp_print_t print;
             vstr_init_print(&text, 64, &print);
-            print_outcome(&print, outcome);
+            umqtt_print_outcome(&print, outcome);
             raise_with_text(&mp_type_OSError, outcome_errno(outcome), &text);
         }
         default:
@@ -314,11 +318,11 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
         .password = optional_arg(args[ARG_password].u_obj, MP_QSTR_password, text_arg),
         .port = int_arg(args[ARG_port].u_obj, MP_QSTR_port, 0, 65535),
         .keepalive = int_arg(args[ARG_keepalive].u_obj, MP_QSTR_keepalive, 0, 65535),
+        .ping_max = int_arg(args[ARG_pingmaxnum].u_obj, MP_QSTR_pingmaxnum, 0, 255),
         .version = int_arg(args[ARG_version].u_obj, MP_QSTR_version, 3, 4),
         .ipv6 = int_arg(args[ARG_ipvtype].u_obj, MP_QSTR_ipvtype, 0, 1),
         .reconnect = mp_obj_is_true(args[ARG_reconn].u_obj),
     };
-    int_arg(args[ARG_pingmaxnum].u_obj, MP_QSTR_pingmaxnum, 0, 255);
     if (settings.server.len == 0) {
         raise_value(MP_QSTR_server, "empty");
     }
@@ -334,10 +338,7 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
 
     mqttclient_obj_t *self = mp_obj_malloc_with_finaliser(mqttclient_obj_t, type);
     self->core = NULL;
-    umqtt_core_t *core = m_malloc0(sizeof(umqtt_core_t) + umqtt_size());
-    umqtt_core_init(core);
-    umqtt_init(umqtt_engine(core), &umqtt_port, core, &settings);
-    self->core = core;
+    self->core = umqtt_core_new(&settings);
     return MP_OBJ_FROM_PTR(self);
 }
 
@@ -391,7 +392,9 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_connect(umqtt_engine(core), &frame, clean_session.u_bool);
     umqtt_leave(&frame);
-    if (outcome.what != UMQTT_WHAT_DONE) {
+    if (outcome.what == UMQTT_WHAT_DONE && outcome.detail >= 0) {
+        umqtt_start_thread(core, outcome.detail);
+    } else if (outcome.what != UMQTT_WHAT_DONE) {
         raise_mqtt(outcome, umqtt_engine(core));
     }
     return MP_OBJ_NEW_SMALL_INT(0);
@@ -421,8 +424,7 @@ static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_close_obj, mqttclient_close);
 static mp_obj_t mqttclient___del__(mp_obj_t self_in) {
     umqtt_core_t *core = core_of(self_in);
     if (core != NULL) {
-        mqttclient_close(self_in);
-        umqtt_core_deinit(core);
+        umqtt_core_drop(core);
     }
     return mp_const_none;
 }

@@ -49,12 +49,15 @@ static bool is_main_thread(void) {
 }
 #endif
 
-#if MICROPY_ASYNC_KBD_INTR
-// Where the main thread is, and whether SIGINT came while it could not be let through. Blocking
-// the signal instead would cost two system calls a publish, each half as long as its write.
-static volatile sig_atomic_t guard;
-static volatile sig_atomic_t sigint_pending;
+// Where the main thread is: outside, in the engine, or waiting outside of it.
 enum { GUARD_NONE, GUARD_ENGINE, GUARD_WAITING };
+
+#if MICROPY_ASYNC_KBD_INTR
+// Blocking the signal instead would cost two system calls a publish, each half as long as its
+// write.
+static volatile sig_atomic_t guard;
+// SIGINT came while it could not be let through.
+static volatile sig_atomic_t sigint_pending;
 
 // MicroPython's own handler, which raises KeyboardInterrupt where it stands.
 static void (*raise_interrupt)(int);
@@ -92,26 +95,27 @@ void __wrap_mp_hal_set_interrupt_char(char c) {
 }
 #endif
 
-void umqtt_block_interrupt(const umqtt_frame_t *frame) {
+// Goes to another place; a SIGINT that was put off is let through where that is possible.
+static void set_guard(const umqtt_frame_t *frame, int place) {
     (void)frame;
+    (void)place;
     #if MICROPY_ASYNC_KBD_INTR
     if (frame->main_thread) {
-        guard = GUARD_ENGINE;
-    }
-    #endif
-}
-
-void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
-    (void)frame;
-    #if MICROPY_ASYNC_KBD_INTR
-    if (frame->main_thread) {
-        guard = GUARD_NONE;
-        if (sigint_pending) {
+        guard = place;
+        if (place != GUARD_ENGINE && sigint_pending) {
             sigint_pending = 0;
             raise(SIGINT);
         }
     }
     #endif
+}
+
+void umqtt_block_interrupt(const umqtt_frame_t *frame) {
+    set_guard(frame, GUARD_ENGINE);
+}
+
+void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
+    set_guard(frame, GUARD_NONE);
 }
 
 /******************************************************************************/
@@ -173,21 +177,28 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     frame->address = MP_OBJ_NULL;
     frame->socket = MP_OBJ_NULL;
     frame->registered = false;
+    frame->internal = false;
     #if UMQTT_LINUX
     frame->main_thread = is_main_thread();
+    #endif
+    #if MICROPY_ASYNC_KBD_INTR
+    // The collector may let go of a client while another one is in the engine.
+    frame->outer = guard;
     #endif
     umqtt_block_interrupt(frame);
 }
 
 static void port_lock(umqtt_call_t *call);
-static void port_unlock(umqtt_call_t *call, bool changed, bool waiting, umqtt_object_t *socket);
+static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket);
 
 void umqtt_leave(umqtt_frame_t *frame) {
     if (frame->registered) {
         port_lock(frame);
-        port_unlock(frame, false, false, NULL);
+        port_unlock(frame, false, false, false, NULL);
     }
-    umqtt_allow_interrupt(frame);
+    #if MICROPY_ASYNC_KBD_INTR
+    set_guard(frame, frame->outer);
+    #endif
     if (frame->exception != MP_OBJ_NULL) {
         nlr_raise(frame->exception);
     }
@@ -195,28 +206,6 @@ void umqtt_leave(umqtt_frame_t *frame) {
 
 /******************************************************************************/
 // Lock and wake-ups
-
-void umqtt_core_init(umqtt_core_t *core) {
-    core->callback = mp_const_none;
-    core->error_callback = mp_const_none;
-    #if MICROPY_PY_THREAD
-    mp_thread_mutex_init(&core->lock);
-    #endif
-    #if UMQTT_LINUX
-    core->event = -1;
-    #endif
-}
-
-void umqtt_core_deinit(umqtt_core_t *core) {
-    #if UMQTT_LINUX
-    if (core->event >= 0) {
-        close(core->event);
-        core->event = -1;
-    }
-    #else
-    (void)core;
-    #endif
-}
 
 static uint32_t port_now(void) {
     #if UMQTT_LINUX
@@ -271,6 +260,7 @@ static void port_lock(umqtt_call_t *call) {
     if (frame->registered) {
         frame->registered = false;
         core->waiters--;
+        core->idle -= frame->internal;
         if (core->to_wake > 0 && frame->wakeups != core->wakeups && --core->to_wake == 0) {
             all_awake(core);
         } else if (core->to_wake > 0 && port_now() - core->woken_at > WAKEUP_LIFETIME_MS) {
@@ -279,10 +269,10 @@ static void port_lock(umqtt_call_t *call) {
     }
 }
 
-static void port_unlock(umqtt_call_t *call, bool changed, bool waiting, umqtt_object_t *socket) {
+static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
     umqtt_frame_t *frame = frame_of(call);
     umqtt_core_t *core = frame->core;
-    if (changed && core->waiters > 0) {
+    if (core->waiters > (alarm ? 0 : changed ? core->idle : UINT16_MAX)) {
         wake(core);
     }
     if (waiting) {
@@ -295,6 +285,7 @@ static void port_unlock(umqtt_call_t *call, bool changed, bool waiting, umqtt_ob
         frame->wakeups = core->wakeups;
         frame->socket = socket;
         core->waiters++;
+        core->idle += frame->internal;
     }
     #if MICROPY_PY_THREAD
     mp_thread_mutex_unlock(&core->lock);
@@ -314,14 +305,7 @@ static void wait_for_events(umqtt_frame_t *frame, int fd, short events, int time
         { .fd = fd, .events = events },
     };
     #if MICROPY_ASYNC_KBD_INTR
-    if (frame->main_thread) {
-        // From here on the signal handler raises.
-        guard = GUARD_WAITING;
-        if (sigint_pending) {
-            sigint_pending = 0;
-            raise(SIGINT);
-        }
-    }
+    set_guard(frame, GUARD_WAITING);
     poll(fds, 2, timeout);
     umqtt_block_interrupt(frame);
     #else
@@ -373,7 +357,7 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
         frame->socket = socket;
     }
     nlr_buf_t nlr;
-    if (frame->exception != MP_OBJ_NULL) {
+    if (frame->exception != MP_OBJ_NULL || frame->core->dropped) {
         return true;
     }
     if (nlr_push(&nlr) == 0) {
@@ -391,7 +375,7 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
     } else {
         caught(frame, nlr.ret_val);
     }
-    return frame->exception != MP_OBJ_NULL;
+    return frame->exception != MP_OBJ_NULL || frame->core->dropped;
 }
 
 /******************************************************************************/
@@ -413,6 +397,11 @@ static bool is_address(umqtt_bytes_t host) {
     return dotted;
 }
 
+// An attempt to connect belongs to its thread; without threads it goes on from call to call.
+static mp_obj_t *address_of(umqtt_frame_t *frame) {
+    return MICROPY_PY_THREAD ? &frame->address : &frame->core->address;
+}
+
 static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
     umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
@@ -431,7 +420,7 @@ static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t por
         }
         mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
         umqtt_block_interrupt(frame);
-        frame->address = mp_obj_subscr(entries, MP_OBJ_NEW_SMALL_INT(0), MP_OBJ_SENTINEL);
+        *address_of(frame) = mp_obj_subscr(entries, MP_OBJ_NEW_SMALL_INT(0), MP_OBJ_SENTINEL);
         nlr_pop();
         return 0;
     }
@@ -445,7 +434,7 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
     if (nlr_push(&nlr) == 0) {
         size_t n;
         mp_obj_t *entry;
-        mp_obj_get_array(frame->address, &n, &entry);
+        mp_obj_get_array(*address_of(frame), &n, &entry);
         mp_obj_t socket = mp_call_function_n_kw(mp_load_attr(socket_module(), MP_QSTR_socket), 3, 0, entry);
         frame->socket = socket;
         mp_obj_t setblocking[3];
@@ -465,7 +454,7 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     if (nlr_push(&nlr) == 0) {
         size_t n;
         mp_obj_t *entry;
-        mp_obj_get_array(frame->address, &n, &entry);
+        mp_obj_get_array(*address_of(frame), &n, &entry);
         mp_obj_t connect[3];
         mp_load_method(MP_OBJ_FROM_PTR(socket), MP_QSTR_connect, connect);
         connect[2] = entry[n - 1];
@@ -583,7 +572,139 @@ static void *port_grow(void *list, size_t old_size, size_t new_size) {
     return new_list;
 }
 
-const umqtt_port_t umqtt_port = {
+/******************************************************************************/
+// The core and its internal thread
+
+static const umqtt_port_t umqtt_port;
+
+static MP_DEFINE_CONST_OBJ_TYPE(umqtt_core_type, MP_QSTR_MQTTClient, MP_TYPE_FLAG_NONE);
+
+umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
+    umqtt_core_t *core = m_malloc0(sizeof(umqtt_core_t) + umqtt_size());
+    core->base.type = &umqtt_core_type;
+    core->callback = mp_const_none;
+    core->error_callback = mp_const_none;
+    #if MICROPY_PY_THREAD
+    mp_thread_mutex_init(&core->lock);
+    #endif
+    #if UMQTT_LINUX
+    core->event = -1;
+    #endif
+    umqtt_init(umqtt_engine(core), &umqtt_port, core, settings);
+    return core;
+}
+
+// Nothing will use the core any more.
+static void finish(umqtt_core_t *core) {
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    umqtt_close(umqtt_engine(core), &frame);
+    frame.exception = MP_OBJ_NULL;
+    umqtt_leave(&frame);
+    #if UMQTT_LINUX
+    if (core->event >= 0) {
+        close(core->event);
+        core->event = -1;
+    }
+    #endif
+}
+
+// Called by the collector, maybe while an internal thread, the only other one to know the core,
+// has the lock: that thread does the rest.
+void umqtt_core_drop(umqtt_core_t *core) {
+    core->dropped = true;
+    __sync_synchronize();
+    if (core->threads == 0) {
+        finish(core);
+        return;
+    }
+    #if UMQTT_LINUX
+    uint64_t one = 1;
+    (void)!write(core->event, &one, sizeof(one));
+    #endif
+}
+
+#if MICROPY_PY_THREAD
+static mp_obj_t run_thread(mp_obj_t core_in, mp_obj_t thread) {
+    umqtt_core_t *core = MP_OBJ_TO_PTR(core_in);
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    frame.internal = true;
+    umqtt_run(umqtt_engine(core), &frame, MP_OBJ_SMALL_INT_VALUE(thread));
+    port_lock(&frame);
+    bool last = --core->threads == 0 && core->dropped;
+    port_unlock(&frame, false, false, false, NULL);
+    if (last) {
+        finish(core);
+    }
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(run_thread_obj, run_thread);
+
+static void count_thread(umqtt_core_t *core, int n) {
+    umqtt_frame_t frame;
+    umqtt_enter(&frame, core);
+    port_lock(&frame);
+    core->threads += n;
+    port_unlock(&frame, false, false, false, NULL);
+    umqtt_leave(&frame);
+}
+
+void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
+    count_thread(core, 1);
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t module = mp_import_name(MP_QSTR__thread, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
+        mp_obj_t stack_size = mp_load_attr(module, MP_QSTR_stack_size);
+        mp_obj_t start = mp_load_attr(module, MP_QSTR_start_new_thread);
+        mp_obj_t args[] = { MP_OBJ_FROM_PTR(core), MP_OBJ_NEW_SMALL_INT(thread) };
+        mp_obj_t tuple = mp_obj_new_tuple(2, args);
+        mp_obj_t before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(UMQTT_THREAD_STACK));
+        mp_call_function_2(start, MP_OBJ_FROM_PTR(&run_thread_obj), tuple);
+        mp_call_function_1(stack_size, before);
+        nlr_pop();
+    } else {
+        count_thread(core, -1);
+        umqtt_frame_t frame;
+        umqtt_enter(&frame, core);
+        umqtt_no_thread(umqtt_engine(core), &frame, thread);
+        umqtt_close(umqtt_engine(core), &frame);
+        umqtt_leave(&frame);
+        nlr_raise(MP_OBJ_FROM_PTR(nlr.ret_val));
+    }
+}
+#else
+void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
+    (void)core;
+    (void)thread;
+}
+#endif
+
+static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
+    umqtt_frame_t *frame = frame_of(call);
+    umqtt_core_t *core = frame->core;
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t callback = core->error_callback;
+        if (callback != mp_const_none) {
+            vstr_t text;
+            mp_print_t print;
+            vstr_init_print(&text, 48, &print);
+            umqtt_print_outcome(&print, outcome);
+            mp_obj_t message = mp_obj_new_str(text.buf, text.len);
+            umqtt_allow_interrupt(frame);
+            mp_call_function_1(callback, message);
+            umqtt_block_interrupt(frame);
+        }
+        nlr_pop();
+    } else {
+        umqtt_block_interrupt(frame);
+        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
+    }
+}
+
+static const umqtt_port_t umqtt_port = {
+    .threads = MICROPY_PY_THREAD,
     .now = port_now,
     .lock = port_lock,
     .unlock = port_unlock,
@@ -594,6 +715,7 @@ const umqtt_port_t umqtt_port = {
     .send = port_send,
     .receive = port_receive,
     .close = port_close,
+    .report = port_report,
     .message_new = port_message_new,
     .message_free = port_message_free,
     .grow = port_grow,

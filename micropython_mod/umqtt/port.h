@@ -18,13 +18,21 @@
 #include "py/obj.h"
 #include "umqtt.h"
 
-// All of a client but its Python object: what the engine and, later, the internal thread hold on
-// to. It lies on the collected heap, and so does the engine inside it: everything that they point
+// Bytes of the internal thread's stack. The error callback runs on it.
+#ifndef UMQTT_THREAD_STACK
+#define UMQTT_THREAD_STACK (16 * 1024)
+#endif
+
+// All of a client but its Python object: what the engine and the internal thread hold on to, so
+// that the object can be collected while the thread runs. It lies on the collected heap, and so does the engine inside it: everything that they point
 // to is found by the collector. An object never moves from one place in here to another, nor to a
 // stack to be used there alone: where threads run free, the collector may be looking.
 typedef struct _umqtt_core_t {
+    mp_obj_base_t base;
     mp_obj_t callback;
     mp_obj_t error_callback;
+    // Entry of getaddrinfo, on a port without threads.
+    mp_obj_t address;
     // The callback that is running, and the thread that it runs on; NULL: none.
     mp_obj_t running;
     void *running_thread;
@@ -38,12 +46,17 @@ typedef struct _umqtt_core_t {
     // Readable while `to_wake` waits have to end; -1: not made yet.
     int event;
     #endif
-    // Calls that wait, or are about to; those of them that have to wake up; and a number that
-    // tells those that registered before the last wake-up from the later ones.
+    // Calls that wait, or are about to, and those of them that are internal threads; those that
+    // have to wake up; and a number that tells those that registered before the last wake-up from
+    // the later ones.
     uint16_t waiters;
+    uint16_t idle;
     uint16_t to_wake;
     uint16_t wakeups;
     uint32_t woken_at;
+    // Internal threads that have not ended; and the Python object is gone.
+    uint8_t threads;
+    volatile bool dropped;
     // Followed by umqtt_size() bytes.
     uint64_t engine[];
 } umqtt_core_t;
@@ -57,16 +70,26 @@ typedef struct _umqtt_frame_t {
     mp_obj_t address;
     mp_obj_t socket;
     bool registered;
+    // It is an internal thread.
+    bool internal;
     uint16_t wakeups;
     #if UMQTT_LINUX
     bool main_thread;
     #endif
+    #if MICROPY_ASYNC_KBD_INTR
+    int outer;
+    #endif
 } umqtt_frame_t;
 
-extern const umqtt_port_t umqtt_port;
+umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings);
+// The Python object is collected.
+void umqtt_core_drop(umqtt_core_t *core);
 
-void umqtt_core_init(umqtt_core_t *core);
-void umqtt_core_deinit(umqtt_core_t *core);
+// Starts the internal thread with this number; raises if that is not possible.
+void umqtt_start_thread(umqtt_core_t *core, uint8_t thread);
+
+// The text of an outcome, for exceptions and the error callback: modumqtt.c.
+void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome);
 
 // Every use of the engine is between these two; the second raises what there is to raise.
 void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core);

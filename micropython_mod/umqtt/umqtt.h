@@ -7,6 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Milliseconds from the start of an attempt to connect to CONNACK.
+#define CONNECT_TIMEOUT 20000
+
 // What a call came to.
 enum umqtt_what
 #if __STDC_VERSION__ >= 202311L
@@ -41,6 +44,8 @@ enum umqtt_what
   UMQTT_WHAT_CLOSED,
   // The socket took only a part of a packet.
   UMQTT_WHAT_STALLED,
+  // PINGREQ was not answered in time.
+  UMQTT_WHAT_NO_PINGRESP,
   // The server sent a malformed packet: `umqtt_malformed`.
   UMQTT_WHAT_MALFORMED,
   // The server sent a packet that does not belong there: its type.
@@ -113,6 +118,12 @@ typedef struct umqtt_bytes_t {
   umqtt_object_t *owner;
 } umqtt_bytes_t;
 
+// What a call came to.
+typedef struct umqtt_outcome_t {
+  umqtt_what what;
+  int32_t detail;
+} umqtt_outcome_t;
+
 // A message that comes in.
 typedef struct umqtt_message_t {
   struct umqtt_message_t *next;
@@ -133,13 +144,16 @@ typedef struct umqtt_message_t {
 
 // What the engine needs of its port. Errors are `errno` values.
 typedef struct umqtt_port_t {
+  // Does the port have threads, so that `umqtt_run` can be called from one of its own?
+  bool threads;
   // Milliseconds, going round at 2^32.
   uint32_t (*now)(void);
   // Waits until no other thread has the engine.
   void (*lock)(umqtt_call_t *call);
-  // Lets others have the engine. `changed`: the waits of others end. `waiting`: this call is
-  // going to `wait` with this socket (NULL: none), and from now on nothing may be missed.
-  void (*unlock)(umqtt_call_t *call, bool changed, bool waiting, umqtt_object_t *socket);
+  // Lets others have the engine. `changed`: the waits of other calls end; `alarm`: that of the
+  // internal thread too. `waiting`: this call is going to `wait` with this socket (NULL: none),
+  // and from now on nothing may be missed.
+  void (*unlock)(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket);
   // Waits for the socket to become readable or writable, at most `timeout` milliseconds (-1:
   // for ever); it may end early. `socket` NULL: the one of the last `unlock`. `true`: the call
   // is to be broken off.
@@ -161,6 +175,8 @@ typedef struct umqtt_port_t {
   ptrdiff_t (*receive)(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
   // Closes a socket.
   void (*close)(umqtt_call_t *call, umqtt_object_t *socket);
+  // Tells the script's error callback what ended the connection.
+  void (*report)(umqtt_call_t *call, struct umqtt_outcome_t outcome);
   // Makes a message with room for a topic and a payload. NULL: there is no memory.
   struct umqtt_message_t *(*message_new)(umqtt_object_t *owner, size_t topic, size_t payload);
   // Lets a message go.
@@ -179,15 +195,10 @@ typedef struct umqtt_settings_t {
   uint16_t port;
   uint16_t keepalive;
   uint8_t version;
+  uint8_t ping_max;
   bool ipv6;
   bool reconnect;
 } umqtt_settings_t;
-
-// What a call came to.
-typedef struct umqtt_outcome_t {
-  umqtt_what what;
-  int32_t detail;
-} umqtt_outcome_t;
 
 // Bytes of memory that an engine takes.
 size_t umqtt_size(void);
@@ -205,8 +216,14 @@ struct umqtt_bytes_t umqtt_server(struct umqtt_engine_t *engine, uint16_t *port)
 // Bytes of the receive buffer.
 int32_t umqtt_receive_buffer(void);
 
-// Connects. `detail` is 0.
+// Connects. `detail`: the number of an internal thread that has to be started, or -1.
 struct umqtt_outcome_t umqtt_connect(struct umqtt_engine_t *engine, umqtt_call_t *call, bool clean);
+
+// The internal thread: returns when it has to end.
+void umqtt_run(struct umqtt_engine_t *engine, umqtt_call_t *call, uint8_t thread);
+
+// The internal thread could not be started, or has ended without being asked to.
+void umqtt_no_thread(struct umqtt_engine_t *engine, umqtt_call_t *call, uint8_t thread);
 
 // Publishes. `fixed`: the payload stays as it is; otherwise a QoS 0 message that is not off at
 // once is not taken. `detail`: 1 done, 0 not yet, -1 no room.

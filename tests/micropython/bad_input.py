@@ -197,10 +197,12 @@ def byte_by_byte_it_is_as_wrong(t):
         for _ in range(N):
             c = client(reconn=False)
             c.connect()
+            say("connected")
             tell(c.wait_msg)
     """, b, N=len(cases))
     for raw in cases:
         link = b.welcome()
+        mp.expect("connected")
         link.strict = False
         for byte in raw:  # the client may close before the last one
             try:

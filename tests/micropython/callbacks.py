@@ -227,7 +227,7 @@ def the_callback_may_be_changed_in_the_callback(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(idle=True)
 def a_flood_with_publish_in_the_callback(t):
     # 900 messages as fast as the client takes them, each answered with QoS 1 from within the callback
     mp, link, _ = t.connected("""

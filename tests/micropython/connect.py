@@ -126,12 +126,14 @@ def no_connack_in_20_s(t):
 
 
 @scenario(idle=True)
-def half_a_connack_in_20_s(t):
+def the_20_s_are_for_all_of_it(t):
     b = t.broker()
     mp = t.mp("clock(client().connect)", b)
     link = b.accept()
     link.expect_connect()
-    link.send(broker.connack()[:3])
+    for byte in broker.connack()[:3]:  # each sign of life comes in time, the whole does not
+        link.idle(6000)
+        link.send(bytes([byte]))
     mp.took("MQTTException -ETIMEDOUT", 19500, 21500)
     link.expect_end()
 

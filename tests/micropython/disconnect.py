@@ -112,6 +112,27 @@ def no_callback_after_disconnect(t):
 
 
 @scenario
+def disconnect_arrives_though_messages_are_unread(t):
+    # closing a socket with unread data resets the connection: the DISCONNECT must not be lost with it
+    for _ in range(10):
+        mp, link, _ = t.connected("""
+            c.publish("t", "m", qos=1, wait=False)
+            c.publish("t", "m")
+            hear()
+            c.publish("t", "last")
+            c.disconnect()
+        """)
+        link.expect_publish("t", "m", qos=1)
+        link.expect_publish("t", "m")
+        link.send(*[broker.publish("in", b"x" * 1000)] * 20)
+        link.arrived()
+        mp.tell()
+        link.expect_publish("t", "last")
+        link.expect(broker.DISCONNECT)
+        mp.finish()
+
+
+@scenario
 def every_call_raises_enotconn_when_not_connected(t):
     b = t.broker()
     mp = t.mp("""

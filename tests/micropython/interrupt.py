@@ -193,6 +193,35 @@ def in_publish_with_a_full_socket(t):
 
 
 @scenario
+def in_publish_with_half_a_large_message_sent(t):
+    for kind, qos in ("bytes", 0), ("bytes", 1), ("bytearray", 0), ("bytearray", 1):
+        mp, link = connected(t, f"""
+            big = {kind}(b"x" * 8000000)
+            interrupted(c.publish, "t", big, False, {qos})
+            hear()
+            if "{kind}" == "bytearray":
+                big[:] = b"y" * 8000000
+            works_on(c)
+        """, broker=t.broker(receive_buffer=4096), keepalive=0, heap="64m")
+        mp.expect("ready")
+        time.sleep(0.3)
+        mp.asleep()
+        mp.interrupt()
+        mp.expect("interrupted")
+        mp.tell()
+        raw = link.packet(within=20)  # the rest of it goes out before anything else
+        id = broker.packet_id(raw)
+        whole = raw == broker.publish("t", b"x" * 8000000, qos, id)
+        if not whole and (kind, qos) == ("bytearray", 0):  # nobody promised a copy, but the stream is in order
+            whole = len(raw) == len(broker.publish("t", b"x" * 8000000))
+        t.true(whole, f"{kind}, qos {qos}: {broker.short(raw)}")
+        if qos:
+            link.send(broker.puback(id))
+        works_on(mp, link)
+        mp.finish()
+
+
+@scenario
 def in_connect(t):
     b = t.broker()
     mp = t.mp("""
@@ -203,17 +232,27 @@ def in_connect(t):
         c = client()
         for _ in range(3):
             interrupted(c.connect)
+        say(c.get_mqttsta())
+        hear()
         tell(c.connect)
         works_on(c)
     """, b, HELPERS, HOLE=t.black_hole().port)
-    for _ in range(3):
-        interrupt(mp)
-    mp.expect("-1")
-    for _ in range(3):
-        link = b.accept()  # TCP is connected, the CONNACK never comes
-        link.expect_connect()
-        interrupt(mp)
-        link.expect_end()
+    for silent in False, True:
+        open_files = set()
+        for _ in range(3):
+            if silent:  # TCP is connected, the CONNACK never comes
+                link = b.accept()
+                link.expect_connect()
+            mp.expect("ready")
+            mp.asleep()
+            open_files.add(mp.open_files())
+            mp.interrupt()
+            mp.expect("interrupted", within=2)
+            if silent:
+                link.expect_end()
+        mp.expect("-1")
+        t.equal(len(open_files), 1, f"different numbers of open files {open_files}")
+    mp.tell()
     link = b.welcome()
     mp.expect("0")
     works_on(mp, link)

@@ -1,5 +1,7 @@
 """check_msg and wait_msg: what is delivered, when, how often, and how it is acknowledged."""
 
+import itertools
+
 import broker
 from harness import scenario
 
@@ -114,9 +116,8 @@ def check_msg_ends_under_a_flood(t):
         say("worst", worst)
         c.close()
     """)
-    flood = broker.publish("t", b"x" * 60) * 1000
     link.strict = False
-    link.send_while_room(flood)  # the client's kernel is full of messages
+    link.send_while_room(itertools.repeat(broker.publish("t", b"x" * 60) * 1000))  # the client's kernel is full of messages
     mp.tell()
     worst = int(mp.match("worst ([0-9]+)")[1])
     t.between(worst, 0, 1000, "ms in check_msg")
@@ -241,7 +242,7 @@ def byte_by_byte_to_check_msg(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(idle=True)
 def split_at_every_byte(t):
     stream = b"".join(STREAM)
     mp, link, _ = t.connected("serve(c); c.disconnect()")
@@ -284,6 +285,27 @@ def the_end_within_a_packet_is_an_error(t):
         link.fin()
         mp.match("OSError .*")
         link.expect_end()
+
+
+@scenario
+def a_message_cut_off_is_forgotten_by_the_next_connection(t):
+    mp, link, b = t.connected("""
+        for _ in range(3):
+            tell(c.wait_msg)
+            c.close()
+            c.connect()
+        serve(c)
+        c.disconnect()
+    """, reconn=False)
+    for cut in 2, 5000, 299000:
+        link.send(broker.publish("t", b"x" * 300000, qos=1, id=7)[:cut])
+        link.fin()
+        mp.match("OSError .*")
+        link.expect_end()
+        link = b.welcome(session=True)
+    link.send(broker.publish("t", "whole", qos=1, id=7, dup=True), broker.publish("end"))
+    mp.expect("got b't' b'whole'")
+    link.expect(broker.puback(7), broker.DISCONNECT)
 
 
 @scenario
@@ -390,6 +412,50 @@ def qos2_is_once_across_connections_too(t):
     link.expect(broker.pubrec(1), broker.pubcomp(2))
     mp.expect("got b't' b'3'")
     link.expect(broker.pubrec(3))
+    link.send(broker.publish("end"))
+    link.expect(broker.DISCONNECT)
+
+
+@scenario
+def qos2_is_once_though_the_client_had_disconnected(t):
+    # the broker's session outlives `disconnect`
+    mp, link, b = t.connected("""
+        c.wait_msg()
+        c.disconnect()
+        c.connect()
+        serve(c)
+        c.disconnect()
+    """)
+    link.send(broker.publish("t", "1", qos=2, id=1))
+    mp.expect("got b't' b'1'")
+    link.expect(broker.pubrec(1), broker.DISCONNECT)
+    link = b.welcome(session=True)
+    link.send(broker.publish("t", "1", qos=2, id=1, dup=True), broker.publish("end"))
+    link.expect(broker.pubrec(1), broker.DISCONNECT)
+
+
+@scenario
+def a_kept_qos2_message_that_comes_again_is_delivered_once(t):
+    # it arrives while publish waits, the link breaks before its callback, and the broker repeats it
+    mp, link, b = t.connected("""
+        outcome(c.publish, "t", "m", qos=1)
+        c.close()
+        c.connect()
+        serve(c)
+        c.disconnect()
+    """, reconn=False)
+    id = link.expect_publish("t", "m", qos=1)
+    link.send(broker.publish("in", "once", qos=2, id=1))
+    link.taken()
+    link.fin()
+    link.expect_end()
+    link = b.welcome(session=True)
+    link.expect_publish("t", "m", qos=1, dup=True)
+    link.send(broker.puback(id), broker.publish("in", "once", qos=2, id=1, dup=True))
+    mp.expect("got b'in' b'once'")
+    link.expect(broker.pubrec(1))
+    link.send(broker.pubrel(1))
+    link.expect(broker.pubcomp(1))
     link.send(broker.publish("end"))
     link.expect(broker.DISCONNECT)
 

@@ -354,3 +354,74 @@ def the_collector_runs_while_a_thread_waits(t):
         mp.tell()
         mp.expect("listener: None")
         mp.finish()
+
+
+@scenario(threads=True, limit=90)
+def everything_at_once(t):
+    # No order is expected, only that nothing crashes or hangs: threads use the client while another connects and disconnects it
+    b = t.broker()
+    mp = t.mp("""
+        import _thread
+        c = client()
+        c.set_callback(lambda topic, msg: None)
+        running = 0
+        stop = False
+        lock = _thread.allocate_lock()
+        def work(calls):
+            global running
+            n = 0
+            while not stop:
+                outcome(calls[n % len(calls)])
+                n += 1
+                if n % 20 == 0:
+                    gc.collect()
+            with lock:
+                running -= 1
+        jobs = [
+            [lambda: c.publish("t", "m" * 100), c.get_mqttsta, lambda: c.publish("t", b"m" * 3000, False, 1)],
+            [lambda: c.publish("t", "m", False, 2, False), lambda: c.subscribe("t", 1), c.ping],
+            [c.wait_msg],
+            [c.check_msg, lambda: c.unsubscribe("t"), lambda: time.sleep_ms(1)],
+        ]
+        for calls in jobs:
+            running += 1
+            _thread.start_new_thread(work, (calls,))
+        for n in range(40):
+            outcome(c.connect)
+            time.sleep_ms(n)
+            c.disconnect() if n % 2 else c.close()
+            time.sleep_ms(n % 7)
+        stop = True
+        while running:
+            time.sleep_ms(5)
+        say(c.connect())
+        tell(c.publish, "t", "m", qos=2)
+        c.disconnect()
+    """, b)
+    for n in range(41):
+        link = b.accept()
+        link.expect_connect()
+        link.strict = False
+        link.sessions.clear()
+        with Quietly(link) as side:
+            try:
+                link.send(broker.connack(session=False))
+                for id in range(1, 200):
+                    link.send(broker.publish("in", b"x" * 100, qos=id % 3, id=id))
+            except ConnectionError:
+                pass
+            if n == 40:
+                mp.until("0", within=20)
+                mp.expect("True")
+                mp.finish()
+            else:
+                side.thread.join(20)
+
+
+class Quietly(broker.Answering):
+    """Answers, and leaves it open what a client may do: the session is another one each time."""
+
+    def _answer(self, raw):
+        self.link.ids.clear()
+        self.link.requests.clear()
+        return super()._answer(raw)

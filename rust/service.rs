@@ -1,0 +1,195 @@
+//! What goes on between the calls of a script: keepalive, dead links, reconnection.
+//!
+//! [`run`] is the internal thread's loop. It asks the client what is due, does it, and waits; it
+//! holds nothing meanwhile. On a port without threads the calls of the script ask instead.
+
+use crate::{
+    calls::{self, Dialer, Error, Interrupted, NetError, Port, Wait},
+    client::Fault,
+    time::Time,
+};
+
+/// Milliseconds from the start of an attempt to connect to CONNACK.
+pub const CONNECT_TIMEOUT: u32 = 20_000;
+/// Milliseconds for the answer to a PINGREQ, unless the keepalive is shorter.
+const PING_TIMEOUT: u32 = 10_000;
+/// Milliseconds before the first and the slowest attempt to connect again, without jitter.
+const BACKOFF: core::ops::RangeInclusive<u32> = 1_000..=60_000;
+
+/// What the internal thread has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty<E> {
+    /// Wait, then ask again.
+    Wait(Wait),
+    /// Ask again.
+    Again,
+    /// Connect, in this epoch of the client.
+    Dial(u8),
+    /// Tell the script's error callback.
+    Report(Fault<E>),
+}
+
+/// What keepalive asks for.
+pub(crate) enum Ping {
+    /// Nothing before this moment.
+    Wait(Time),
+    /// A PINGREQ, now; then nothing before this moment.
+    Send(Time),
+    /// The answer to the last one did not come in time.
+    Unanswered,
+}
+
+/// The timers of a client.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Service {
+    /// Number of the internal thread; another number is that of one that has to end.
+    thread: u8,
+    running: bool,
+    /// When something was received last.
+    pub received: Time,
+    /// When the answer to the last PINGREQ is due.
+    pong_due: Option<Time>,
+    /// PINGREQs without an answer.
+    pub pings: u8,
+    /// When an attempt to connect ends.
+    pub deadline: Time,
+    /// Milliseconds that the last attempt was put off; 0: there was none.
+    backoff: u32,
+    up_since: Time,
+    random: u32,
+}
+
+impl Service {
+    pub fn hire(&mut self) -> Option<u8> {
+        if self.running {
+            return None;
+        }
+        self.running = true;
+        self.thread = self.thread.wrapping_add(1);
+        Some(self.thread)
+    }
+
+    pub fn dismiss(&mut self) {
+        self.running = false;
+    }
+
+    pub fn employs(&self, thread: u8) -> bool {
+        self.running && self.thread == thread
+    }
+
+    pub fn link_up(&mut self, now: Time) {
+        (self.up_since, self.received) = (now, now);
+        self.ping_answered();
+    }
+
+    /// A connection that held for as long as the last delay starts the delays anew.
+    pub fn link_lost(&mut self, now: Time) {
+        if now.since(self.up_since) >= self.backoff {
+            self.backoff = 0;
+        }
+    }
+
+    /// When to try again: after twice the last delay, give or take a quarter, so that the devices
+    /// that lost a broker together do not come back together.
+    pub fn next_attempt(&mut self, now: Time) -> Time {
+        self.backoff = (self.backoff * 2).clamp(*BACKOFF.start(), *BACKOFF.end());
+        self.random = (self.random ^ now.0)
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        let half = self.backoff / 2;
+        let jitter = (u64::from(self.random) * u64::from(half)) >> 32;
+        now.after(self.backoff - half / 2 + jitter as u32)
+    }
+
+    /// Makes the jitter of this device its own.
+    pub fn seed(&mut self, text: &[u8]) {
+        for &byte in text {
+            self.random = (self.random ^ u32::from(byte)).wrapping_mul(16_777_619);
+        }
+    }
+
+    pub fn ping_answered(&mut self) {
+        (self.pong_due, self.pings) = (None, 0);
+    }
+
+    /// The same once more: until when to wait for its answer.
+    pub fn ping_again(&mut self, now: Time, keepalive: u32) -> Time {
+        let due = now.after(keepalive.min(PING_TIMEOUT));
+        self.pong_due = Some(due);
+        self.pings = self.pings.saturating_add(1);
+        due
+    }
+
+    /// `keepalive` in milliseconds, not 0; `sent`: when something was sent last; `busy`: the
+    /// answer may be there, unread.
+    pub fn ping_due(&mut self, now: Time, keepalive: u32, sent: Time, busy: bool) -> Ping {
+        match self.pong_due {
+            Some(due) if !now.reached(due) => return Ping::Wait(due),
+            Some(_) if !busy => return Ping::Unanswered,
+            Some(_) => {
+                self.ping_answered();
+                self.received = now;
+            }
+            None => {}
+        }
+        let due = sent.min(self.received).after(keepalive);
+        if now.reached(due) {
+            Ping::Send(self.ping_again(now, keepalive))
+        } else {
+            Ping::Wait(due)
+        }
+    }
+}
+
+/// The internal thread with this number. It returns when the client does not want it any more, or
+/// when the port breaks its wait off: then the client is gone.
+pub fn run<P: Port>(port: &P, thread: u8) {
+    loop {
+        let now = port.now();
+        let duty = port.with(|client, stack| {
+            client.employs(thread).then(|| {
+                let duty = client.serve(stack, now);
+                if matches!(duty, Duty::Wait(_)) {
+                    client.will_wait();
+                }
+                duty
+            })
+        });
+        let done = match duty {
+            None => return,
+            Some(Duty::Again) => Ok(()),
+            Some(Duty::Wait(wait)) => port.wait(None, wait),
+            Some(Duty::Report(fault)) => {
+                port.report(fault);
+                Ok(())
+            }
+            Some(Duty::Dial(epoch)) => {
+                let mut dialer = Dialer::new(epoch, now.after(CONNECT_TIMEOUT));
+                calls::dial(port, &mut dialer).or_else(|error| attempt_failed(port, epoch, error))
+            }
+        };
+        if done.is_err() {
+            port.with(|client, stack| {
+                client.quit(thread);
+                client.close(stack);
+            });
+            return;
+        }
+    }
+}
+
+/// An attempt failed; the next one follows. Unless it was broken off.
+pub(crate) fn attempt_failed<P: Port>(
+    port: &P,
+    epoch: u8,
+    error: Error<NetError<P>>,
+) -> Result<(), Interrupted> {
+    match error {
+        Error::Interrupted => Err(Interrupted),
+        Error::Fault(fault) => {
+            port.with(|client, stack| client.attempt_failed(stack, epoch, fault));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}

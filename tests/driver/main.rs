@@ -1,0 +1,11 @@
+//! The driver: the calls of the API over a scripted network, with every byte compared.
+
+mod bytes;
+mod connect;
+mod nal;
+mod random;
+mod receive;
+mod resend;
+mod send;
+mod session;
+mod world;
