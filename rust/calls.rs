@@ -223,7 +223,10 @@ fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
 fn assist<P: Port>(port: &P) -> CallResult<P, Option<Time>> {
     loop {
         let now = port.now();
-        let dialer = port.with(|client, _| client.dialer.take());
+        let (leisure, dialer) = port.with(|client, _| (client.leisure(now), client.dialer.take()));
+        if leisure.is_some() {
+            return Ok(leisure);
+        }
         let mut dialer = match dialer {
             Some(dialer) => dialer,
             None => match port.with(|client, stack| client.serve(stack, now)) {

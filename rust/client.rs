@@ -33,6 +33,9 @@ pub const STALL: u32 = 5_000;
 /// How long no call has to read before the internal thread does, in milliseconds.
 const READER_TICK: u32 = 100;
 
+/// How long there may be nothing to serve, in milliseconds.
+const LEISURE: u32 = 60_000;
+
 /// Acknowledgements that can be due at a time; when as many are, reading stops.
 const ACKS: usize = 8;
 
@@ -267,6 +270,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     /// Calls of the script that wait for the socket to become readable.
     readers: u16,
     watch: Watch,
+    /// When keepalive asks for something next, as far as is known.
+    served_until: Option<Time>,
     socket: Option<S::TcpSocket>,
     outgoing: Outgoing<M::Buffer>,
     incoming: Incoming<M::Buffer>,
@@ -326,6 +331,7 @@ where
             service,
             readers: 0,
             watch: Watch::Socket,
+            served_until: None,
             socket: None,
             outgoing: Outgoing::new(transmit_buffer),
             incoming: Incoming::new(receive_buffer),
@@ -535,9 +541,7 @@ where
         self.end = End::Disconnected;
         self.session.forget();
         self.inbox.keep(usize::from(self.delivering));
-        if !self.delivering {
-            self.kept = 0;
-        }
+        self.kept = self.inbox.first().map_or(0, |tag| tag.size);
     }
 
     /// Closing a socket with unread data resets the connection, and the reset may overtake the
@@ -611,6 +615,13 @@ where
         untouched
     }
 
+    /// When there is something for [`Client::serve`] to do on a port without threads, where the
+    /// calls see to the socket themselves. `None`: now.
+    pub fn leisure(&self, now: Time) -> Option<Time> {
+        let quiet = self.phase == Phase::Up && !self.unreported;
+        self.served_until.filter(|&until| quiet && !now.reached(until))
+    }
+
     /// What the internal thread has to do next: see [`crate::service`].
     pub fn serve(&mut self, stack: &mut S, now: Time) -> Duty<S::Error> {
         let stop = self.pump(stack, now, Appetite::Nothing, true);
@@ -650,6 +661,7 @@ where
         if stop == Stop::More || self.phase == Phase::Lost(None) || self.unreported {
             return Duty::Again;
         }
+        self.served_until = Some(until.unwrap_or(now.after(LEISURE)));
         let (watch, look_again) = self.watch(now);
         for other in [self.stalls_at(), look_again].into_iter().flatten() {
             until = Some(until.map_or(other, |until| until.min(other)));
@@ -737,13 +749,14 @@ where
         read: bool,
     ) -> Result<Stop, Fault<S::Error>> {
         self.flush(stack)?;
-        let stop = if read || !self.incoming.bytes().is_empty() {
-            let stop = self.receive(stack, appetite, read)?;
+        let mut stop = Stop::Dry;
+        while read || !self.incoming.bytes().is_empty() {
+            stop = self.receive(stack, appetite, read)?;
             self.flush(stack)?;
-            stop
-        } else {
-            Stop::Dry
-        };
+            if stop != Stop::Acks || !self.has_room_for_acks() {
+                break;
+            }
+        }
         match self.stalls_at() {
             Some(deadline) if self.now.reached(deadline) => Err(Fault::Stalled),
             _ => Ok(stop),
@@ -956,12 +969,9 @@ where
             }
             Kind::Pubrel => {
                 let id = Ack::parse(header, body)?.id;
-                self.session.release(id);
-                // There is room: it was looked for above.
-                let _ = self.acks.push_back(Ack {
-                    kind: Kind::Pubcomp,
-                    id,
-                });
+                if self.session.release(id, self.link) {
+                    self.answer(Kind::Pubcomp, id);
+                }
             }
             Kind::Puback | Kind::Pubrec | Kind::Pubcomp | Kind::Unsuback => {
                 let id = Ack::parse(header, body)?.id;
@@ -988,6 +998,7 @@ where
         self.phase = Phase::Up;
         self.signals.alarm = true;
         self.service.link_up(self.now);
+        self.served_until = None;
         self.persistent = self.config.reconnect;
         Ok(())
     }
@@ -1131,21 +1142,28 @@ where
         true
     }
 
-    /// For the message that is being read, and for the one that is in the callback.
+    /// For the message that is being read, and two for the one that is in the callback.
     fn has_room_for_acks(&self) -> bool {
-        self.acks.len() + 2 <= ACKS
+        self.acks.len() + 3 <= ACKS
+    }
+
+    fn answer(&mut self, kind: Kind, id: PacketId) {
+        // There is room: reading and delivering stop in time.
+        let _ = self.acks.push_back(Ack { kind, id });
     }
 
     /// A message has been received and handled: PUBACK or PUBREC is due.
     fn acknowledge(&mut self, qos: QoS, id: Option<PacketId>) {
-        let kind = if qos == QoS::ExactlyOnce {
-            Kind::Pubrec
-        } else {
-            Kind::Puback
-        };
         if let Some(id) = id {
-            // There is room: reading and delivering stop in time.
-            let _ = self.acks.push_back(Ack { kind, id });
+            let exactly_once = qos == QoS::ExactlyOnce;
+            self.answer(
+                if exactly_once {
+                    Kind::Pubrec
+                } else {
+                    Kind::Puback
+                },
+                id,
+            );
         }
     }
 
@@ -1173,15 +1191,21 @@ where
         };
         self.inbox.pop();
         self.kept = self.kept.saturating_sub(tag.size);
-        let due = match (tag.qos, tag.id) {
+        let (acknowledge, complete) = match (tag.qos, tag.id) {
             (QoS::ExactlyOnce, Some(id)) => self.session.handled(id, self.link),
-            _ => tag.link == self.link,
+            _ => (tag.link == self.link, false),
         };
-        if due && self.phase == Phase::Up {
+        if self.phase != Phase::Up {
+            return;
+        }
+        if acknowledge {
             self.acknowledge(tag.qos, tag.id);
-            if let Err(fault) = self.flush(stack) {
-                self.lose(stack, fault);
-            }
+        }
+        if let (true, Some(id)) = (complete, tag.id) {
+            self.answer(Kind::Pubcomp, id);
+        }
+        if let Err(fault) = self.flush(stack) {
+            self.lose(stack, fault);
         }
     }
 

@@ -77,7 +77,9 @@ pub struct Received {
     /// `None`: the entry is free.
     id: Option<PacketId>,
     handled: bool,
-    /// The connection over which it came last.
+    /// PUBREL came before the message was handled.
+    released: bool,
+    /// The connection over which either came last.
     link: u8,
 }
 
@@ -361,6 +363,7 @@ impl<M: Memory> Session<M> {
         let new = Received {
             id: Some(id),
             handled,
+            released: false,
             link,
         };
         match self
@@ -383,12 +386,18 @@ impl<M: Memory> Session<M> {
         Some(entry.handled)
     }
 
-    /// The script has handled a QoS 2 message. Is a PUBREC due on this connection?
-    pub fn handled(&mut self, id: PacketId, link: u8) -> bool {
-        self.find_received(id).is_some_and(|entry| {
-            entry.handled = true;
-            entry.link == link
-        })
+    /// The script has handled a QoS 2 message. Are a PUBREC, and a PUBCOMP, due on this
+    /// connection?
+    pub fn handled(&mut self, id: PacketId, link: u8) -> (bool, bool) {
+        let Some(entry) = self.find_received(id) else {
+            return (false, false);
+        };
+        entry.handled = true;
+        let (here, released) = (entry.link == link, entry.released);
+        if released {
+            entry.id = None;
+        }
+        (here, here && released)
     }
 
     fn find_received(&mut self, id: PacketId) -> Option<&mut Received> {
@@ -398,11 +407,18 @@ impl<M: Memory> Session<M> {
             .find(|r| r.id == Some(id))
     }
 
-    /// PUBREL came in: the sender will not repeat the message any more.
-    pub fn release(&mut self, id: PacketId) {
-        if let Some(entry) = self.find_received(id) {
-            entry.id = None;
+    /// PUBREL came in: the sender will not repeat the message any more. Is PUBCOMP due? Not
+    /// before the message has been handled.
+    pub fn release(&mut self, id: PacketId, link: u8) -> bool {
+        match self.find_received(id) {
+            Some(entry) if !entry.handled => {
+                (entry.released, entry.link) = (true, link);
+                return false;
+            }
+            Some(entry) => entry.id = None,
+            None => {}
         }
+        true
     }
 
     /// The connection is gone: what was under way on it is due again. [MQTT-4.4.0-1]

@@ -85,6 +85,20 @@ def serve(c):
     while serving:
         c.wait_msg()
 
+def start(f, *args):
+    """runs it on a thread; what comes back is called to wait for its end. (No script here sleeps to wait for a thread: with
+    a GIL, MicroPython's unix port keeps it while it sleeps, and the others starve.)"""
+    import _thread
+    ended = _thread.allocate_lock()
+    ended.acquire()
+    def run():
+        try:
+            f(*args)
+        finally:
+            ended.release()
+    _thread.start_new_thread(run, ())
+    return ended.acquire
+
 def client(**kw):
     c = MQTTClient("c", HOST, PORT, **kw)
     c.set_callback(show)
@@ -180,12 +194,16 @@ class Micropython:
         self.trace.checked()
 
     def asleep(self, within=10):
-        """Waits until the main thread sleeps in the kernel, for more than a moment."""
+        """Waits until every thread sleeps in the kernel, for more than a moment."""
         until = self.trace.until(within)
+        tasks = f"/proc/{self.pid}/task"
         seen = 0
         while seen < 5:
-            state = open(f"/proc/{self.pid}/stat").read().rpartition(")")[2].split()[0]
-            seen = seen + 1 if state == "S" else 0
+            try:
+                states = {open(f"{tasks}/{task}/stat").read().rpartition(")")[2].split()[0] for task in os.listdir(tasks)}
+            except FileNotFoundError:
+                states = set()  # a thread ended meanwhile
+            seen = seen + 1 if states == {"S"} else 0
             if time.monotonic() > until:
                 self.trace.fail(f"{self.name}: does not go to sleep")
             time.sleep(0.004)

@@ -329,6 +329,10 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     if (settings.password.data != NULL && settings.user.data == NULL) {
         raise_value(MP_QSTR_password, "given without a user"); // [MQTT-3.1.2-22]
     }
+    mp_obj_t ssl_params = args[ARG_ssl_params].u_obj;
+    if (ssl_params != mp_const_none && !mp_obj_is_str_or_bytes(ssl_params) && !mp_obj_is_type(ssl_params, &mp_type_dict)) {
+        raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
+    }
     if (mp_obj_is_true(args[ARG_ssl].u_obj)) {
         mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: TLS is not there yet"));
     }

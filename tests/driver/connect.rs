@@ -102,7 +102,11 @@ fn anything_but_connack_first() {
     ];
     for (first, kind) in cases {
         let rig = rig(Setup::default());
-        rig.script([expect(CONNECT), flood([first, CONNACK.into()].concat())]);
+        rig.script([
+            expect(CONNECT),
+            flood([first, CONNACK.into()].concat()),
+            Step::Close,
+        ]);
         let outcome = rig.connect();
         assert_eq!(outcome, fault(Fault::Unexpected(kind)));
     }
@@ -209,7 +213,7 @@ fn failure_at_every_call() {
     loop {
         let rig = rig(Setup::default());
         rig.net().name = Attempt::After(30);
-        rig.net().fail_at = Some(k);
+        rig.fail_call(k);
         rig.net().write_limits = vec![5].into();
         rig.net().read_limits = vec![1, 0].into();
         rig.script([expect(CONNECT), send(CONNACK)]);

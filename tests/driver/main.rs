@@ -2,7 +2,9 @@
 
 mod bytes;
 mod connect;
+mod memory;
 mod nal;
+mod net;
 mod random;
 mod receive;
 mod resend;

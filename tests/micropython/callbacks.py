@@ -181,6 +181,26 @@ def disconnect_in_the_callback_of_every_qos(t):
 
 
 @scenario
+def what_disconnect_drops_leaves_room_for_new_messages(t):
+    # 40 KiB of messages wait while the callback of the first one disconnects; the third time they fit as they did at first
+    b = t.broker()
+    mp = t.mp("""
+        c = client()
+        c.set_callback(lambda topic, msg: c.disconnect())
+        for _ in range(4):
+            c.connect()
+            tell(c.publish, "t", "m", qos=1)
+            c.wait_msg()
+    """, b)
+    for _ in range(4):
+        link = b.welcome()
+        id = link.expect_publish("t", "m", qos=1)
+        link.send(*[broker.publish("in", b"x" * 1000)] * 40, broker.puback(id))
+        mp.expect("True")
+        link.expect(broker.DISCONNECT)
+
+
+@scenario
 def close_and_connect_in_the_callback(t):
     mp, link, b = t.connected("""
         def cb(topic, msg):

@@ -224,7 +224,7 @@ def four_threads_publish_and_one_waits(t):
         import _thread
         lock = _thread.allocate_lock()
         got = {}
-        bad = done = 0
+        bad = 0
         def cb(topic, msg):
             k, n = msg.split(b" ")
             got.setdefault(k, []).append(int(n))
@@ -232,31 +232,24 @@ def four_threads_publish_and_one_waits(t):
         c.set_callback(cb)
         c.connect(True)
         c.subscribe("work", 2)
-        stop = False
         def listen():
-            while not stop:
+            while sum([len(v) for v in got.values()]) < 400:
                 c.wait_msg()
         def work(k):
-            global bad, done
+            global bad
             for n in range(100):
                 r = c.publish("work", "%d %d" % (k, n), False, 1 + (k + n) % 2)
                 if r is not True:
                     with lock:
                         bad += 1
-            with lock:
-                done += 1
         _thread.stack_size(0x2000)
-        _thread.start_new_thread(listen, ())
+        ends = [start(listen)]
         _thread.stack_size(0)
-        for k in range(4):
-            _thread.start_new_thread(work, (k,))
-        t0 = time.time()
-        while (done < 4 or sum(len(v) for v in got.values()) < 400) and time.time() - t0 < 30:
-            time.sleep(0.01)
-        stop = True
+        ends += [start(work, k) for k in range(4)]
+        for end in ends:
+            end()
         c.disconnect()
-        time.sleep(0.2)
-        say("bad", bad, sorted((k, len(v), len(set(v))) for k, v in got.items()))
+        say("bad", bad, sorted([(k, len(v), len(set(v))) for k, v in got.items()]))
     """, m)
     mp.expect(f"bad 0 {[(str(k).encode(), 100, 100) for k in range(4)]}", within=40)
 

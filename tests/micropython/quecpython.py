@@ -67,7 +67,7 @@ def positional_arguments_and_a_qos_in_the_place_of_retain(t):
 def a_listening_thread_that_subscribes_from_its_callback(t):
     m = t.mosquitto()
     mp = t.mp("""
-        import _thread, time
+        import _thread
         class Mqtt:
             def __init__(self, client_id, server, port, user=None, password=None, keepalive=30):
                 self.client = MQTTClient(client_id, server, port, user, password, keepalive=keepalive)
@@ -75,6 +75,8 @@ def a_listening_thread_that_subscribes_from_its_callback(t):
                 self.client.connect()
                 self.client.subscribe("a")
                 self.running = True
+                self.ended = _thread.allocate_lock()
+                self.ended.acquire()
             def on_message(self, topic, msg):
                 print(topic, msg)
                 if topic == b"a":
@@ -85,14 +87,14 @@ def a_listening_thread_that_subscribes_from_its_callback(t):
             def listen(self):
                 while self.running:
                     self.client.wait_msg()
+                self.ended.release()
             def start(self):
                 _thread.stack_size(0x2000)
                 _thread.start_new_thread(self.listen, ())
         m = Mqtt("c", HOST, PORT)
         m.start()
         m.client.publish("a", "go")
-        while m.running:
-            time.sleep_ms(20)
+        m.ended.acquire()
         m.client.disconnect()
     """, m)
     mp.expect("b'a' b'go'", "b'b' b'from the callback'")
