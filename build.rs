@@ -47,10 +47,14 @@ fn abi_check(out: &std::path::Path) {
     cbindgen::generate(&root)
         .expect("cbindgen")
         .write_to_file(out.join("umqtt.h"));
-    cc::Build::new()
+    let mut program = cc::Build::new();
+    program
         .file("tests/abi/abi.c")
         .include(out)
         .warnings_into_errors(true)
         .cargo_metadata(false)
         .compile("abi");
+    // It links the program, too.
+    let compiler = program.get_compiler();
+    println!("cargo:rustc-env=UMQTT_CC={}", compiler.path().display());
 }

@@ -615,11 +615,16 @@ where
         untouched
     }
 
-    /// When there is something for [`Client::serve`] to do on a port without threads, where the
-    /// calls see to the socket themselves. `None`: now.
+    /// Until when there is nothing for [`Client::serve`] to do on a port without threads, where
+    /// the calls see to the socket themselves. `None`: there is something now.
     pub fn leisure(&self, now: Time) -> Option<Time> {
-        let quiet = self.phase == Phase::Up && !self.unreported;
-        self.served_until.filter(|&until| quiet && !now.reached(until))
+        let until = match self.phase {
+            _ if self.unreported => None,
+            Phase::Up => self.served_until,
+            _ if self.persistent => None,
+            _ => Some(now.after(LEISURE)),
+        };
+        until.filter(|&until| !now.reached(until))
     }
 
     /// What the internal thread has to do next: see [`crate::service`].
@@ -961,7 +966,10 @@ where
         match header.kind {
             Kind::Connack => {
                 let connack = Connack::parse(header, body, self.config.version)?;
+                self.incoming.consume(end);
                 self.greeted(connack)?;
+                // Whatever follows, the connection was made.
+                return Ok(Some(Stop::More));
             }
             Kind::Suback => {
                 let suback = Suback::parse(header, body)?;

@@ -85,9 +85,15 @@ def serve(c):
     while serving:
         c.wait_msg()
 
+def pause(ms):
+    """time.sleep_ms keeps the GIL while it sleeps, on MicroPython's unix port, and the other threads starve; this does not"""
+    import select
+    poll = select.poll()
+    poll.register(sys.stdin, 0)
+    poll.poll(ms)
+
 def start(f, *args):
-    """runs it on a thread; what comes back is called to wait for its end. (No script here sleeps to wait for a thread: with
-    a GIL, MicroPython's unix port keeps it while it sleeps, and the others starve.)"""
+    """runs it on a thread; what comes back is called to wait for its end"""
     import _thread
     ended = _thread.allocate_lock()
     ended.acquire()
@@ -386,13 +392,16 @@ class Test:
 
     def connected(self, script, *, helpers="", broker=None, session=False, clean=False, heap=None, strace=None, names=None,
                   **options):
-        """A script that begins with `c`, connected, made with these options; returns script, link and broker."""
+        """A script that begins with `c`, connected, made with these options; returns script, link and broker. What the broker
+        sends then comes after `connect` has returned."""
         broker = broker or self.broker()
         arguments = "".join(f", {name}={value!r}" for name, value in options.items())
-        head = f"c = client({arguments[2:]})\nc.connect({clean or ''})\n"
+        head = f"c = client({arguments[2:]})\nc.connect({clean or ''})\nsay('connected')\n"
         mp = self.mp(head + textwrap.dedent(script), broker, helpers, heap, strace, **(names or {}))
         fields = {name: options[name] for name in ("keepalive", "version") if name in options}
-        return mp, broker.welcome(session=session, clean=clean, **fields), broker
+        link = broker.welcome(session=session, clean=clean, **fields)
+        mp.expect("connected")
+        return mp, link, broker
 
     # checks
 

@@ -251,9 +251,15 @@ static void port_lock(umqtt_call_t *call) {
     umqtt_frame_t *frame = frame_of(call);
     umqtt_core_t *core = frame->core;
     #if MICROPY_PY_THREAD
-    if (mp_thread_mutex_lock(&core->lock, 0) != 1) {
+    // Who has to wait does so in a queue, and nobody overtakes it: a thread that comes back at
+    // once could otherwise keep the lock from all others.
+    if (core->queue || mp_thread_mutex_lock(&core->lock, 0) != 1) {
         MP_THREAD_GIL_EXIT();
+        mp_thread_mutex_lock(&core->queue_lock, 1);
+        core->queue = true;
         mp_thread_mutex_lock(&core->lock, 1);
+        core->queue = false;
+        mp_thread_mutex_unlock(&core->queue_lock);
         MP_THREAD_GIL_ENTER();
     }
     #endif
@@ -586,6 +592,7 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
     core->error_callback = mp_const_none;
     #if MICROPY_PY_THREAD
     mp_thread_mutex_init(&core->lock);
+    mp_thread_mutex_init(&core->queue_lock);
     #endif
     #if UMQTT_LINUX
     core->event = -1;

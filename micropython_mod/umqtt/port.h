@@ -41,6 +41,8 @@ typedef struct _umqtt_core_t {
     bool message_used;
     #if MICROPY_PY_THREAD
     mp_thread_mutex_t lock;
+    mp_thread_mutex_t queue_lock;
+    volatile bool queue;
     #endif
     #if UMQTT_LINUX
     // Readable while `to_wake` waits have to end; -1: not made yet.

@@ -1,0 +1,928 @@
+// Drives the C ABI of the engine, with a port of its own: a socket whose peer follows a script, a clock that jumps,
+// messages and lists from malloc (so that a sanitizer or valgrind sees every step beyond them). tests/abi.rs builds and
+// runs it; it prints the name of each test, and stops with what is wrong at the first failure.
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "umqtt.h"
+
+// The prebuilt core library for a host refers to it; nothing unwinds.
+__attribute__((weak)) void rust_eh_personality(void) {
+}
+
+#define CHECK(condition) check(condition, #condition, __LINE__)
+
+static void check(bool condition, const char *text, int line) {
+    if (!condition) {
+        printf("abi.c:%d: %s\n", line, text);
+        exit(1);
+    }
+}
+
+/******************************************************************************/
+// The world
+
+typedef struct {
+    bool announced; // the last unlock was one before a wait
+    umqtt_object_t *socket; // of the last unlock
+    bool resolved;
+} call_t;
+
+// A call in a frame of its own.
+#define CALL (&(call_t) { 0 })
+
+typedef enum {
+    EXPECT, // the client sends this
+    SEND, // the client receives this
+    FULL, // the socket takes nothing any more
+    FIN,
+    RESET,
+} kind_t;
+
+typedef struct {
+    kind_t kind;
+    const char *data;
+    size_t len, done;
+} step_t;
+
+// Allocations that the engine's side lets go without a word, as a collector would take them.
+typedef struct _garbage_t {
+    struct _garbage_t *next;
+    uint64_t data[];
+} garbage_t;
+
+static struct {
+    uint32_t now;
+    call_t *lock; // who holds the lock
+    step_t script[64];
+    int first, last;
+    size_t write_limit; // bytes a send; 0: any number
+    bool blocked; // the socket takes nothing
+    int resolve_error, socket_error, connect_error;
+    int sockets, messages; // that there are
+    size_t largest; // message that there is memory for
+    bool no_memory; // for lists
+    int waits;
+    void (*on_wait)(void); // what another thread does when a call waits at the end of the script, once
+    jmp_buf *kill; // the next wait does not return
+    bool interrupt; // the next wait is broken off
+    int reports;
+    umqtt_outcome_t reported;
+    garbage_t *garbage;
+    umqtt_engine_t *engine;
+} world;
+
+static void *allocate(size_t size) {
+    garbage_t *block = calloc(1, sizeof(garbage_t) + size);
+    block->next = world.garbage;
+    world.garbage = block;
+    return block->data;
+}
+
+// Bytes with nothing behind them that could be read by mistake.
+static umqtt_bytes_t bytes(const char *data, size_t len) {
+    uint8_t *copy = memcpy(allocate(len), data, len);
+    return (umqtt_bytes_t) { .data = copy, .len = len, .owner = copy };
+}
+
+static umqtt_bytes_t text(const char *data) {
+    return bytes(data, strlen(data));
+}
+
+static void step(kind_t kind, const char *data, size_t len) {
+    CHECK(world.last < 64);
+    world.script[world.last++] = (step_t) { kind, data, len, 0 };
+}
+
+// What the client sends, and what it receives, as string literals.
+#define EXPECTS(literal) step(EXPECT, literal, sizeof(literal) - 1)
+#define SENDS(literal) step(SEND, literal, sizeof(literal) - 1)
+
+static step_t *front(void) {
+    return world.first < world.last ? &world.script[world.first] : NULL;
+}
+
+static bool front_is(kind_t kind) {
+    return front() != NULL && front()->kind == kind;
+}
+
+static void step_done(void) {
+    if (++world.first == world.last) {
+        world.first = world.last = 0;
+    }
+}
+
+/******************************************************************************/
+// The port
+
+static uint32_t port_now(void) {
+    return world.now;
+}
+
+static void port_lock(umqtt_call_t *call) {
+    CHECK(world.lock == NULL);
+    world.lock = call;
+}
+
+static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
+    (void)changed;
+    (void)alarm;
+    CHECK(world.lock == call);
+    world.lock = NULL;
+    call_t *frame = call;
+    frame->announced = waiting;
+    frame->socket = socket;
+}
+
+static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
+    call_t *frame = call;
+    CHECK(world.lock == NULL);
+    CHECK(frame->announced);
+    CHECK(timeout >= -1);
+    CHECK(++world.waits < 100000);
+    if (world.kill != NULL) {
+        longjmp(*world.kill, 1);
+    }
+    if (world.on_wait != NULL && front() == NULL) {
+        void (*on_wait)(void) = world.on_wait;
+        world.on_wait = NULL;
+        on_wait();
+        return false;
+    }
+    if (world.interrupt) {
+        world.interrupt = false;
+        return true;
+    }
+    bool has_socket = socket != NULL || frame->socket != NULL;
+    bool can_read = front_is(SEND) || front_is(FIN) || front_is(RESET);
+    bool can_write = !world.blocked && !front_is(FULL) && !(socket != NULL && world.connect_error == EAGAIN);
+    if (!has_socket || !((readable && can_read) || (writable && can_write))) {
+        CHECK(timeout != -1);
+        world.now += timeout;
+    }
+    return false;
+}
+
+static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
+    CHECK(world.lock == NULL);
+    CHECK(host.len == 6 && memcmp(host.data, "broker", 6) == 0 && port == 1883 && !ipv6);
+    ((call_t *)call)->resolved = true;
+    return world.resolve_error;
+}
+
+static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
+    CHECK(world.lock == NULL);
+    CHECK(((call_t *)call)->resolved);
+    if (world.socket_error != 0) {
+        *error = world.socket_error;
+        return NULL;
+    }
+    world.sockets++;
+    return malloc(1);
+}
+
+static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
+    CHECK(world.lock == NULL);
+    CHECK(((call_t *)call)->resolved && socket != NULL);
+    return world.connect_error;
+}
+
+static ptrdiff_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
+    CHECK(world.lock == call);
+    *(char *)socket = 's'; // it is there still
+    CHECK(len > 0);
+    if (world.blocked || front_is(FULL)) {
+        return -EAGAIN;
+    }
+    if (front_is(RESET)) {
+        return -ECONNRESET;
+    }
+    CHECK(front_is(EXPECT));
+    size_t n = front()->len - front()->done;
+    n = n < len ? n : len;
+    n = world.write_limit != 0 && world.write_limit < n ? world.write_limit : n;
+    CHECK(memcmp(data, front()->data + front()->done, n) == 0);
+    front()->done += n;
+    if (front()->done == front()->len) {
+        step_done();
+    }
+    return n;
+}
+
+static ptrdiff_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
+    CHECK(world.lock == call);
+    *(char *)socket = 'r';
+    CHECK(len > 0);
+    if (front_is(FIN)) {
+        return 0;
+    }
+    if (front_is(RESET)) {
+        return -ECONNRESET;
+    }
+    if (!front_is(SEND)) {
+        return -EAGAIN;
+    }
+    size_t n = front()->len - front()->done;
+    n = n < len ? n : len;
+    memcpy(data, front()->data + front()->done, n);
+    front()->done += n;
+    if (front()->done == front()->len) {
+        step_done();
+    }
+    return n;
+}
+
+static void port_close(umqtt_call_t *call, umqtt_object_t *socket) {
+    (void)call;
+    world.sockets--;
+    free(socket);
+    if (front_is(FULL) || front_is(FIN) || front_is(RESET)) {
+        step_done();
+    }
+}
+
+static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
+    (void)call;
+    CHECK(world.lock == NULL);
+    world.reports++;
+    world.reported = outcome;
+}
+
+static umqtt_message_t *port_message_new(umqtt_object_t *owner, size_t topic, size_t payload) {
+    CHECK(owner == &world && world.lock != NULL);
+    if (payload > world.largest) {
+        return NULL;
+    }
+    world.messages++;
+    umqtt_message_t *message = calloc(1, sizeof(umqtt_message_t));
+    message->topic = message->topic_data = malloc(topic);
+    message->topic_len = topic;
+    message->payload = message->payload_data = malloc(payload);
+    message->payload_len = payload;
+    return message;
+}
+
+static void port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
+    CHECK(owner == &world && world.lock != NULL);
+    world.messages--;
+    free(message->topic);
+    free(message->payload);
+    free(message);
+}
+
+static void *port_grow(void *list, size_t old_size, size_t new_size) {
+    CHECK(world.lock != NULL && (list == NULL) == (old_size == 0) && new_size > old_size);
+    if (world.no_memory) {
+        return NULL;
+    }
+    void *new_list = allocate(new_size);
+    if (list != NULL) {
+        memcpy(new_list, list, old_size);
+        // Nobody may look at the old one.
+        memset(list, 0xEE, old_size);
+    }
+    return new_list;
+}
+
+#define PORT(has_threads) { \
+        .threads = has_threads, .now = port_now, .lock = port_lock, .unlock = port_unlock, .wait = port_wait, \
+        .resolve = port_resolve, .socket = port_socket, .connect = port_connect, .send = port_send, \
+        .receive = port_receive, .close = port_close, .report = port_report, .message_new = port_message_new, \
+        .message_free = port_message_free, .grow = port_grow, \
+}
+
+static const umqtt_port_t port = PORT(true);
+static const umqtt_port_t port_without_threads = PORT(false);
+
+/******************************************************************************/
+// Helpers
+
+static umqtt_settings_t settings(void) {
+    return (umqtt_settings_t) {
+        .client_id = text("c"), .server = text("broker"), .port = 1883, .keepalive = 60, .version = 4,
+    };
+}
+
+static void begin_with(const umqtt_port_t *with_port, umqtt_settings_t with) {
+    // The clock goes round in the middle of a test.
+    world.now = -2000;
+    world.largest = 1 << 20;
+    world.engine = allocate(umqtt_size());
+    CHECK((uintptr_t)world.engine % 8 == 0);
+    umqtt_init(world.engine, with_port, &world, &with);
+    CHECK(umqtt_status(world.engine, CALL) == -1);
+}
+
+static void begin(void) {
+    begin_with(&port, settings());
+}
+
+#define EXPECTS_CONNECT() EXPECTS("\x10\x0D\0\4MQTT\4\0\0\x3C\0\1c")
+
+// The answer is the number of the internal thread, or -1.
+static int connects(void) {
+    EXPECTS_CONNECT();
+    SENDS("\x20\2\0\0");
+    umqtt_outcome_t outcome = umqtt_connect(world.engine, CALL, false);
+    CHECK(outcome.what == UMQTT_WHAT_DONE && front() == NULL);
+    CHECK(umqtt_status(world.engine, CALL) == 0);
+    return outcome.detail;
+}
+
+// All is let go.
+static void end(void) {
+    CHECK(front() == NULL);
+    if (umqtt_status(world.engine, CALL) == 0) {
+        EXPECTS("\xE0\0");
+    }
+    umqtt_disconnect(world.engine, CALL);
+    CHECK(front() == NULL);
+    CHECK(umqtt_status(world.engine, CALL) == -1);
+    CHECK(world.sockets == 0 && world.messages == 0 && world.lock == NULL);
+    while (world.garbage != NULL) {
+        garbage_t *block = world.garbage;
+        world.garbage = block->next;
+        free(block);
+    }
+    memset(&world, 0, sizeof(world));
+}
+
+static umqtt_outcome_t publish(int qos, const char *payload, bool wait) {
+    return umqtt_publish(world.engine, CALL, text("t"), text(payload), false, qos, wait, true);
+}
+
+static umqtt_outcome_t subscribe(const char *filter, int qos) {
+    return umqtt_subscribe(world.engine, CALL, text(filter), qos);
+}
+
+static umqtt_outcome_t receive(bool wait) {
+    return umqtt_receive(world.engine, CALL, wait);
+}
+
+static bool is(umqtt_outcome_t outcome, umqtt_what what, int32_t detail) {
+    if (outcome.what != what || outcome.detail != detail) {
+        printf("outcome %d, %d\n", outcome.what, (int)outcome.detail);
+    }
+    return outcome.what == what && outcome.detail == detail;
+}
+
+static bool done(umqtt_outcome_t outcome, int32_t detail) {
+    return is(outcome, UMQTT_WHAT_DONE, detail);
+}
+
+// The next message is this one.
+static void receives(const char *topic, const char *payload, size_t len) {
+    size_t size = strlen(topic) + len + 64;
+    CHECK(done(receive(true), size));
+    umqtt_message_t *message = umqtt_first_message(world.engine);
+    CHECK(message->whole && message->size == size);
+    CHECK(message->topic_len == strlen(topic) && memcmp(message->topic_data, topic, message->topic_len) == 0);
+    CHECK(message->payload_len == len && memcmp(message->payload_data, payload, len) == 0);
+}
+
+// All that is under way comes to its end, and no message is among it.
+static void settles(void) {
+    for (int i = 0; i < 5; i++) {
+        CHECK(done(receive(false), 0));
+    }
+    CHECK(front() == NULL);
+}
+
+static void handled(void) {
+    umqtt_handled(world.engine, CALL);
+}
+
+/******************************************************************************/
+// Tests
+
+static void test_checks(void) {
+    CHECK(umqtt_check_text(text("")) && umqtt_check_text(text("\xC3\xA4")));
+    CHECK(!umqtt_check_text(bytes("\0", 1)) && !umqtt_check_text(text("\xC3")));
+    CHECK(umqtt_check_topic(text("a/b")) && !umqtt_check_topic(text("a/#")) && !umqtt_check_topic(text("")));
+    CHECK(umqtt_check_filter(text("a/+/#")) && !umqtt_check_filter(text("a#")) && !umqtt_check_filter(text("")));
+    CHECK(umqtt_check_text((umqtt_bytes_t) { 0 }));
+    CHECK(umqtt_receive_buffer() >= 64);
+    CHECK(umqtt_size() > (size_t)umqtt_receive_buffer());
+    begin();
+    uint16_t tcp_port = 0;
+    umqtt_bytes_t server = umqtt_server(world.engine, &tcp_port);
+    CHECK(server.len == 6 && memcmp(server.data, "broker", 6) == 0 && tcp_port == 1883);
+    end();
+}
+
+static void test_connect(void) {
+    begin();
+    connects();
+    end();
+
+    umqtt_settings_t all = settings();
+    all.version = 3;
+    all.keepalive = 0x1234;
+    all.user = text("me");
+    all.password = bytes("\0\xFF", 2);
+    begin_with(&port, all);
+    umqtt_set_will(world.engine, CALL, text("w"), text("bye"), true, 2);
+    world.write_limit = 1;
+    EXPECTS("\x10\x1F\0\6MQIsdp\3\xF6\x12\x34\0\1c\0\1w\0\3bye\0\2me\0\2\0\xFF");
+    SENDS("\x20\2\0\0");
+    umqtt_outcome_t outcome = umqtt_connect(world.engine, CALL, true);
+    CHECK(outcome.what == UMQTT_WHAT_DONE && outcome.detail >= 0);
+    // While connected: closes first. The internal thread is wanted once.
+    EXPECTS("\x10\x1F\0\6MQIsdp\3\xF4\x12\x34\0\1c\0\1w\0\3bye\0\2me\0\2\0\xFF");
+    SENDS("\x20\2\0\0");
+    CHECK(done(umqtt_connect(world.engine, CALL, false), -1));
+    CHECK(world.sockets == 1);
+    end();
+}
+
+static umqtt_outcome_t connect_fails(void) {
+    umqtt_outcome_t outcome = umqtt_connect(world.engine, CALL, false);
+    CHECK(front() == NULL && world.sockets == 0);
+    CHECK(umqtt_status(world.engine, CALL) == -1);
+    return outcome;
+}
+
+static void test_connect_fails(void) {
+    begin();
+    world.resolve_error = ENOENT;
+    CHECK(is(connect_fails(), UMQTT_WHAT_DNS, ENOENT));
+    world.resolve_error = 0;
+    world.socket_error = ENOMEM;
+    CHECK(is(connect_fails(), UMQTT_WHAT_DIAL, ENOMEM));
+    world.socket_error = 0;
+    world.connect_error = ECONNREFUSED;
+    CHECK(is(connect_fails(), UMQTT_WHAT_DIAL, ECONNREFUSED));
+    world.connect_error = EAGAIN;
+    uint32_t start = world.now;
+    CHECK(is(connect_fails(), UMQTT_WHAT_UNREACHABLE, 0));
+    CHECK(world.now - start == 20000);
+    world.connect_error = 0;
+    EXPECTS_CONNECT();
+    start = world.now;
+    CHECK(is(connect_fails(), UMQTT_WHAT_SILENT, 0));
+    CHECK(world.now - start == 20000);
+    EXPECTS_CONNECT();
+    SENDS("\x20\2\0\5");
+    CHECK(is(connect_fails(), UMQTT_WHAT_REFUSED, 5));
+    EXPECTS_CONNECT();
+    SENDS("\xD0\0");
+    CHECK(is(connect_fails(), UMQTT_WHAT_UNEXPECTED, 13));
+    EXPECTS_CONNECT();
+    step(FIN, NULL, 0);
+    CHECK(is(connect_fails(), UMQTT_WHAT_CLOSED, 0));
+    step(RESET, NULL, 0);
+    CHECK(is(connect_fails(), UMQTT_WHAT_IO, ECONNRESET));
+    EXPECTS_CONNECT();
+    world.interrupt = true;
+    CHECK(is(connect_fails(), UMQTT_WHAT_INTERRUPTED, 0));
+    connects();
+    end();
+}
+
+static void test_publish(void) {
+    begin();
+    CHECK(is(publish(0, "x", true), UMQTT_WHAT_NOT_CONNECTED, 0));
+    connects();
+    EXPECTS("\x30\x08\0\1thello");
+    CHECK(done(publish(0, "hello", true), 1));
+    EXPECTS("\x32\x0A\0\1t\0\1hello");
+    SENDS("\x40\2\0\1");
+    CHECK(done(publish(1, "hello", true), 1));
+    EXPECTS("\x34\5\0\1t\0\2");
+    SENDS("\x50\2\0\2");
+    EXPECTS("\x62\2\0\2");
+    SENDS("\x70\2\0\2");
+    CHECK(done(publish(2, "", true), 1));
+    EXPECTS("\x33\6\0\1t\0\3x");
+    SENDS("\x40\2\0\3");
+    CHECK(done(umqtt_publish(world.engine, CALL, text("t"), text("x"), true, 1, true, true), 1));
+    // A payload larger than the buffers goes from where it lies, in pieces.
+    static char packet[20000 + 7] = "\x30\xA3\x9C\1\0\1t";
+    memset(packet + 7, 'p', 20000);
+    step(EXPECT, packet, sizeof(packet));
+    world.write_limit = 1000;
+    CHECK(done(umqtt_publish(world.engine, CALL, text("t"), bytes(packet + 7, 20000), false, 0, true, true), 1));
+    CHECK(front() == NULL);
+    umqtt_bytes_t large = bytes(packet, sizeof(packet));
+    CHECK(is(umqtt_publish(world.engine, CALL, text("t"), large, false, 0, true, false), UMQTT_WHAT_BUSY, 0));
+    // A window's worth at once, and no more.
+    static const char small[] = "\x32\6\0\1t\0\4x\x32\6\0\1t\0\5x\x32\6\0\1t\0\6x\x32\6\0\1t\0\7x\x32\6\0\1t\0\x08x";
+    step(EXPECT, small, sizeof(small) - 1);
+    for (int i = 0; i < 5; i++) {
+        CHECK(done(publish(1, "x", false), 1));
+    }
+    CHECK(front() == NULL);
+    world.blocked = true;
+    int taken = 5;
+    while (publish(1, "x", false).detail == 1) {
+        taken++;
+    }
+    CHECK(done(publish(1, "x", false), -1) && taken >= 16);
+    CHECK(is(publish(0, "x", true), UMQTT_WHAT_TIMED_OUT, 0));
+    umqtt_close(world.engine, CALL);
+    CHECK(umqtt_status(world.engine, CALL) == -1);
+    end();
+}
+
+static void test_stalled(void) {
+    begin();
+    connects();
+    // Half of a packet is sent, and then nothing any more.
+    EXPECTS("\x30\4\0");
+    step(FULL, NULL, 0);
+    uint32_t start = world.now;
+    CHECK(is(publish(0, "x", true), UMQTT_WHAT_STALLED, 0));
+    CHECK(world.now - start == 5000);
+    CHECK(umqtt_status(world.engine, CALL) == -1 && world.sockets == 0);
+    end();
+}
+
+static void test_receive(void) {
+    begin();
+    CHECK(is(receive(true), UMQTT_WHAT_NOT_CONNECTED, 0));
+    connects();
+    CHECK(done(receive(false), 0));
+    SENDS("\x30\5\0\2abc");
+    receives("ab", "c", 1);
+    CHECK(umqtt_first_message(world.engine)->qos == 0 && umqtt_first_message(world.engine)->id == 0);
+    handled();
+    SENDS("\x32\6\0\1t\1\2x");
+    receives("t", "x", 1);
+    CHECK(umqtt_first_message(world.engine)->qos == 1 && umqtt_first_message(world.engine)->id == 0x0102);
+    EXPECTS("\x40\2\1\2");
+    handled();
+    // Twice, but only once to the script.
+    SENDS("\x34\5\0\1t\0\7\x3C\5\0\1t\0\7");
+    receives("t", "", 0);
+    EXPECTS("\x50\2\0\7");
+    handled();
+    EXPECTS("\x50\2\0\7");
+    SENDS("\x62\2\0\7");
+    EXPECTS("\x70\2\0\7");
+    settles();
+    // Several at once.
+    SENDS("\x30\4\0\1ax\x30\4\0\1by\x30\4\0\1cz");
+    receives("a", "x", 1);
+    handled();
+    receives("b", "y", 1);
+    handled();
+    receives("c", "z", 1);
+    handled();
+    // Larger than the buffer.
+    static char packet[20000 + 7] = "\x30\xA3\x9C\1\0\1t";
+    memset(packet + 7, 'p', 20000);
+    step(SEND, packet, sizeof(packet));
+    receives("t", packet + 7, 20000);
+    handled();
+    // Kept while a call waits.
+    EXPECTS("\x32\6\0\1t\0\1x");
+    SENDS("\x30\4\0\1a1\x30\4\0\1a2\x40\2\0\1\x30\4\0\1a3");
+    CHECK(done(publish(1, "x", true), 1));
+    receives("a", "1", 1);
+    CHECK(world.messages == 3 || world.messages == 2);
+    handled();
+    receives("a", "2", 1);
+    handled();
+    // The rest goes with the connection, but for the one that is in the callback.
+    receives("a", "3", 1);
+    SENDS("\x30\4\0\1a4");
+    CHECK(done(receive(false), 0));
+    world.first = world.last = 0;
+    EXPECTS("\xE0\0");
+    umqtt_disconnect(world.engine, CALL);
+    CHECK(world.messages == 1 && memcmp(umqtt_first_message(world.engine)->payload_data, "3", 1) == 0);
+    handled();
+    CHECK(world.messages == 0);
+    end();
+}
+
+static void test_subscribe(void) {
+    begin();
+    CHECK(is(subscribe("a", 1), UMQTT_WHAT_NOT_CONNECTED, 0));
+    connects();
+    EXPECTS("\x82\6\0\1\0\1a\2");
+    SENDS("\x90\3\0\1\2");
+    CHECK(done(subscribe("a", 2), 0));
+    EXPECTS("\x82\6\0\2\0\1b\0");
+    SENDS("\x90\3\0\2\x80");
+    CHECK(is(subscribe("b", 0), UMQTT_WHAT_SUBSCRIPTION_REFUSED, 0));
+    EXPECTS("\xA2\5\0\3\0\1a");
+    SENDS("\xB0\2\0\3");
+    CHECK(done(umqtt_unsubscribe(world.engine, CALL, text("a")), 0));
+    EXPECTS("\x82\6\0\4\0\1c\1");
+    CHECK(is(subscribe("c", 1), UMQTT_WHAT_TIMED_OUT, 0));
+    // More than the first block of the list holds; all are asked for again.
+    SENDS("\x90\3\0\4\1");
+    EXPECTS("\x82\6\0\5\0\1d\0");
+    SENDS("\x90\3\0\5\0");
+    EXPECTS("\x82\6\0\6\0\1e\0");
+    SENDS("\x90\3\0\6\0");
+    EXPECTS("\x82\6\0\7\0\1f\0");
+    SENDS("\x90\3\0\7\0");
+    EXPECTS("\x82\6\0\x08\0\1g\0");
+    SENDS("\x90\3\0\x08\0");
+    CHECK(done(receive(false), 0));
+    CHECK(done(subscribe("d", 0), 0) && done(subscribe("e", 0), 0));
+    CHECK(done(subscribe("f", 0), 0) && done(subscribe("g", 0), 0));
+    step(RESET, NULL, 0);
+    CHECK(is(receive(true), UMQTT_WHAT_IO, ECONNRESET));
+    EXPECTS_CONNECT();
+    SENDS("\x20\2\0\0");
+    EXPECTS("\x82\6\0\x09\0\1c\1\x82\6\0\x0A\0\1d\0\x82\6\0\x0B\0\1e\0\x82\6\0\x0C\0\1f\0\x82\6\0\x0D\0\1g\0");
+    CHECK(umqtt_connect(world.engine, CALL, false).what == UMQTT_WHAT_DONE);
+    CHECK(done(receive(false), 0));
+    end();
+}
+
+static void test_faults(void) {
+    static const struct {
+        const char *data;
+        size_t len;
+        umqtt_what what;
+        int32_t detail;
+    } faults[] = {
+        { "\x36", 1, UMQTT_WHAT_MALFORMED, UMQTT_MALFORMED_QOS },
+        { "\x40\2\0\0", 4, UMQTT_WHAT_MALFORMED, UMQTT_MALFORMED_PACKET_ID },
+        { "\x30\3\0\0", 4, UMQTT_WHAT_MALFORMED, UMQTT_MALFORMED_TOPIC },
+        { "\x20\2\0\0", 4, UMQTT_WHAT_UNEXPECTED, 2 },
+        { "\xC0\0", 2, UMQTT_WHAT_UNEXPECTED, 12 },
+    };
+    begin();
+    for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
+        connects();
+        step(SEND, faults[i].data, faults[i].len);
+        CHECK(is(receive(true), faults[i].what, faults[i].detail));
+        CHECK(umqtt_status(world.engine, CALL) == -1 && world.sockets == 0 && world.messages == 0);
+    }
+    connects();
+    step(FIN, NULL, 0);
+    CHECK(is(receive(true), UMQTT_WHAT_CLOSED, 0));
+    CHECK(umqtt_status(world.engine, CALL) == 2 && world.sockets == 0);
+    // In the middle of a message.
+    connects();
+    SENDS("\x32\x20\0\1t\0\1half");
+    step(FIN, NULL, 0);
+    CHECK(is(receive(true), UMQTT_WHAT_CLOSED, 0));
+    CHECK(world.messages == 0);
+    end();
+}
+
+static void test_ping(void) {
+    begin();
+    CHECK(is(umqtt_ping(world.engine, CALL), UMQTT_WHAT_NOT_CONNECTED, 0));
+    connects();
+    EXPECTS("\xC0\0");
+    SENDS("\xD0\0");
+    CHECK(done(umqtt_ping(world.engine, CALL), 0));
+    settles();
+    end();
+}
+
+static void test_no_memory(void) {
+    begin();
+    connects();
+    world.largest = 2;
+    SENDS("\x32\x08\0\1t\0\5big\x30\5\0\1tok");
+    EXPECTS("\x40\2\0\5");
+    CHECK(is(receive(true), UMQTT_WHAT_SKIPPED, 3 + 1 + 64));
+    receives("t", "ok", 2);
+    handled();
+    world.no_memory = true;
+    CHECK(is(subscribe("a", 0), UMQTT_WHAT_NO_MEMORY, 0));
+    CHECK(is(umqtt_unsubscribe(world.engine, CALL, text("a")), UMQTT_WHAT_NO_MEMORY, 0));
+    // There is no memory for the identifier of a QoS 2 message.
+    SENDS("\x34\6\0\1t\0\6x");
+    EXPECTS("\x50\2\0\6");
+    CHECK(is(receive(true), UMQTT_WHAT_SKIPPED, 1 + 1 + 64));
+    world.no_memory = false;
+    SENDS("\x34\6\0\1t\0\7x");
+    receives("t", "x", 1);
+    EXPECTS("\x50\2\0\7");
+    handled();
+    end();
+}
+
+// Ctrl-C.
+static void test_interrupted(void) {
+    begin();
+    connects();
+    world.interrupt = true;
+    CHECK(is(receive(true), UMQTT_WHAT_INTERRUPTED, 0));
+    world.interrupt = true;
+    EXPECTS("\x32\6\0\1t\0\1x");
+    CHECK(is(publish(1, "x", true), UMQTT_WHAT_INTERRUPTED, 0));
+    CHECK(umqtt_status(world.engine, CALL) == 0);
+    umqtt_close(world.engine, CALL);
+    // It is in flight.
+    EXPECTS_CONNECT();
+    SENDS("\x20\2\1\0");
+    EXPECTS("\x3A\6\0\1t\0\1x");
+    SENDS("\x40\2\0\1");
+    CHECK(done(umqtt_connect(world.engine, CALL, false), -1));
+    CHECK(done(receive(false), 0));
+    end();
+}
+
+// Runs `body` in a thread that is killed in its first wait: nothing comes back from there.
+static bool killed(void (*body)(void)) {
+    jmp_buf kill;
+    world.kill = &kill;
+    if (setjmp(kill) == 0) {
+        body();
+        world.kill = NULL;
+        return false;
+    }
+    world.kill = NULL;
+    return world.lock == NULL;
+}
+
+static void connect_waits(void) {
+    umqtt_connect(world.engine, CALL, false);
+}
+
+static void receive_waits(void) {
+    receive(true);
+}
+
+static void publish_waits(void) {
+    publish(2, "x", true);
+}
+
+static void subscribe_waits(void) {
+    subscribe("a", 1);
+}
+
+static void unsubscribe_waits(void) {
+    umqtt_unsubscribe(world.engine, CALL, text("a"));
+}
+
+static void test_killed(void) {
+    begin();
+    connects();
+    CHECK(killed(receive_waits));
+    EXPECTS("\x34\6\0\1t\0\1x");
+    CHECK(killed(publish_waits));
+    EXPECTS("\x82\6\0\2\0\1a\1");
+    CHECK(killed(subscribe_waits));
+    EXPECTS("\xA2\5\0\3\0\1a");
+    CHECK(killed(unsubscribe_waits));
+    // All the others go on.
+    EXPECTS("\x30\4\0\1ty");
+    CHECK(done(publish(0, "y", true), 1));
+    EXPECTS("\x32\6\0\1t\0\4y");
+    SENDS("\x50\2\0\1\x40\2\0\4\x90\3\0\2\1\xB0\2\0\3");
+    EXPECTS("\x62\2\0\1");
+    CHECK(done(publish(1, "y", true), 1));
+    SENDS("\x70\2\0\1\x30\4\0\1tz");
+    receives("t", "z", 1);
+    handled();
+    EXPECTS("\x82\6\0\5\0\1b\0");
+    SENDS("\x90\3\0\5\0");
+    CHECK(done(subscribe("b", 0), 0));
+    EXPECTS("\xE0\0");
+    umqtt_disconnect(world.engine, CALL);
+    CHECK(umqtt_status(world.engine, CALL) == -1 && world.sockets == 0);
+    // Killed while it waits for CONNACK.
+    EXPECTS_CONNECT();
+    CHECK(killed(connect_waits));
+    CHECK(umqtt_status(world.engine, CALL) == 1);
+    CHECK(done(publish(0, "y", true), 0));
+    umqtt_disconnect(world.engine, CALL);
+    CHECK(umqtt_status(world.engine, CALL) == -1 && world.sockets == 0);
+    connects();
+    end();
+}
+
+static void disconnects(void) {
+    EXPECTS("\xE0\0");
+    umqtt_disconnect(world.engine, CALL);
+}
+
+static void disconnects_idle(void) {
+    umqtt_disconnect(world.engine, CALL);
+}
+
+// The internal thread: keepalive, failures, reconnection.
+static void test_thread(void) {
+    begin();
+    int thread = connects();
+    CHECK(thread >= 0);
+    uint32_t start = world.now;
+    EXPECTS("\xC0\0");
+    SENDS("\xD0\0");
+    world.on_wait = disconnects;
+    umqtt_run(world.engine, CALL, thread);
+    CHECK(world.now - start == 60000 && world.reports == 0);
+    // That one has ended: another one is wanted.
+    int other = connects();
+    CHECK(other >= 0 && other != thread);
+    umqtt_run(world.engine, CALL, thread);
+    step(FIN, NULL, 0);
+    world.on_wait = disconnects_idle;
+    umqtt_run(world.engine, CALL, other);
+    CHECK(world.reports == 1 && is(world.reported, UMQTT_WHAT_CLOSED, 0));
+    // No answer to a ping.
+    thread = connects();
+    start = world.now;
+    EXPECTS("\xC0\0");
+    step(FULL, NULL, 0);
+    world.on_wait = disconnects_idle;
+    umqtt_run(world.engine, CALL, thread);
+    CHECK(world.now - start == 70000);
+    CHECK(world.reports == 2 && is(world.reported, UMQTT_WHAT_NO_PINGRESP, 0));
+    // One that could not be started.
+    thread = connects();
+    umqtt_no_thread(world.engine, CALL, thread);
+    CHECK(connects() >= 0);
+    end();
+
+    umqtt_settings_t with = settings();
+    with.reconnect = true;
+    begin_with(&port, with);
+    thread = connects();
+    start = world.now;
+    EXPECTS("\x32\6\0\1t\0\1x");
+    CHECK(done(publish(1, "x", false), 1));
+    step(FIN, NULL, 0);
+    EXPECTS_CONNECT();
+    SENDS("\x20\2\1\0");
+    EXPECTS("\x3A\6\0\1t\0\1x");
+    SENDS("\x40\2\0\1");
+    world.on_wait = disconnects;
+    umqtt_run(world.engine, CALL, thread);
+    CHECK(world.now - start >= 750 && world.now - start <= 1250 && world.reports == 0);
+    end();
+}
+
+// A thread that was killed does not keep the internal thread from its work.
+static void test_killed_and_thread(void) {
+    begin();
+    int thread = connects();
+    CHECK(killed(receive_waits));
+    uint32_t start = world.now;
+    EXPECTS("\xC0\0");
+    SENDS("\xD0\0");
+    step(FIN, NULL, 0);
+    world.on_wait = disconnects_idle;
+    umqtt_run(world.engine, CALL, thread);
+    CHECK(world.reports == 1 && is(world.reported, UMQTT_WHAT_CLOSED, 0));
+    CHECK(world.now - start <= 120000);
+    end();
+}
+
+// The same work, done by the calls themselves.
+static void test_without_threads(void) {
+    umqtt_settings_t with = settings();
+    with.reconnect = true;
+    begin_with(&port_without_threads, with);
+    CHECK(connects() == -1);
+    uint32_t start = world.now;
+    EXPECTS("\xC0\0");
+    SENDS("\xD0\0");
+    step(FIN, NULL, 0);
+    EXPECTS_CONNECT();
+    SENDS("\x20\2\0\0");
+    SENDS("\x30\4\0\1tx");
+    receives("t", "x", 1);
+    printf("%d\n", (int)(world.now - start));
+    CHECK(world.now - start >= 60750 && world.now - start <= 61250);
+    handled();
+    end();
+}
+
+/******************************************************************************/
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} tests[] = {
+    { "checks", test_checks },
+    { "connect", test_connect },
+    { "connect_fails", test_connect_fails },
+    { "publish", test_publish },
+    { "stalled", test_stalled },
+    { "receive", test_receive },
+    { "subscribe", test_subscribe },
+    { "faults", test_faults },
+    { "ping", test_ping },
+    { "no_memory", test_no_memory },
+    { "interrupted", test_interrupted },
+    { "killed", test_killed },
+    { "thread", test_thread },
+    { "killed_and_thread", test_killed_and_thread },
+    { "without_threads", test_without_threads },
+};
+
+int main(void) {
+    setvbuf(stdout, NULL, _IONBF, 0);
+    for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
+        printf("%s\n", tests[i].name);
+        tests[i].run();
+    }
+    printf("all passed\n");
+    return 0;
+}

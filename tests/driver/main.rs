@@ -9,5 +9,6 @@ mod random;
 mod receive;
 mod resend;
 mod send;
+mod service;
 mod session;
 mod world;

@@ -45,6 +45,8 @@ pub struct Setup {
     pub ipv6: bool,
     pub keepalive: u16,
     pub reconnect: bool,
+    /// Has the port threads of its own?
+    pub threads: bool,
     pub login: Option<(&'static str, &'static str)>,
     pub will: Option<Message<Text>>,
     /// Sizes of the buffers.
@@ -59,6 +61,7 @@ impl Default for Setup {
             ipv6: false,
             keepalive: 60,
             reconnect: false,
+            threads: true,
             login: None,
             will: None,
             rx: 256,
@@ -74,6 +77,9 @@ pub struct Rig {
     client: RefCell<Client<Net, Heap>>,
     net: RefCell<Net>,
     pub room: Room,
+    threads: bool,
+    /// What the error callback was told.
+    pub reports: RefCell<Vec<Fault<NetError>>>,
     /// What other threads do, and when.
     later: RefCell<Vec<(u64, Hook)>>,
     /// Of the last time that a call had the client.
@@ -123,11 +129,14 @@ pub fn rig(setup: Setup) -> Rig {
     let room = Room::default();
     room.payload.set(1 << 20);
     room.entries.set(1000);
+    let threads = setup.threads;
     let client = client(("broker.example", 1883), setup, &room);
     Rig {
         client: RefCell::new(client),
         net: RefCell::new(Net::new()),
         room,
+        threads,
+        reports: RefCell::default(),
         later: RefCell::default(),
         last: Cell::default(),
         changes: Cell::default(),
@@ -284,13 +293,23 @@ impl Port for Rig {
         let result = work(&mut client, &mut self.net());
         let signals = client.take_signals();
         self.last.set((signals, client.socket().is_some()));
-        self.changes.update(|n| n + usize::from(signals.changed));
+        self.changes
+            .update(|n| n + usize::from(signals.changed || signals.alarm));
         result
     }
 
     fn outside<T>(&self, work: impl FnOnce(&mut Net) -> T) -> T {
         assert!(self.client.try_borrow_mut().is_ok(), "the client is free");
         work(&mut self.net())
+    }
+
+    fn has_thread(&self) -> bool {
+        self.threads
+    }
+
+    fn report(&self, fault: Fault<NetError>) {
+        assert!(self.client.try_borrow_mut().is_ok(), "the client is free");
+        self.reports.borrow_mut().push(fault);
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {

@@ -230,11 +230,9 @@ def state_after_a_reset(t):
 @scenario
 def state_after_a_broken_peer(t):
     mp, link, _ = t.connected("""
-        say("connected")
         tell(c.wait_msg)
         say(c.get_mqttsta())
     """, reconn=False)
-    mp.expect("connected")
     link.send(b"\xff\xff\xff\xff\xff")
     mp.match("OSError .*")
     mp.expect("-1")

@@ -1,0 +1,134 @@
+//! Keepalive and reconnection: by the internal thread, and by the calls where there is none.
+
+use umqtt::{
+    calls::{self, Error},
+    client::{Fault, Status},
+    service,
+};
+
+use crate::{bytes::*, world::*};
+
+/// A client that is connected, and the number of its internal thread.
+fn hired(setup: Setup) -> (Rig, u8) {
+    let rig = rig(setup);
+    rig.script([expect(CONNECT), send(CONNACK)]);
+    let thread = calls::connect(&rig, false).unwrap();
+    (rig, thread.expect("an internal thread is wanted"))
+}
+
+fn reconnecting(threads: bool) -> Setup {
+    Setup {
+        reconnect: true,
+        threads,
+        ..Setup::default()
+    }
+}
+
+/// Lets the work be done, by the internal thread or in a call, until `disconnect` after `ms`.
+fn work(rig: &Rig, thread: Option<u8>, ms: u64) {
+    rig.later(ms, |rig| {
+        if rig.status() == Status::Connected {
+            rig.script([expect(DISCONNECT), Step::Close]);
+        }
+        calls::disconnect(rig);
+    });
+    match thread {
+        Some(thread) => service::run(rig, thread),
+        None => assert_eq!(rig.receive(true), Ok(Got::Nothing)),
+    }
+}
+
+/// The same for both ways of working.
+fn both(test: impl Fn(&Rig, Option<u8>)) {
+    println!("with an internal thread");
+    let (rig, thread) = hired(reconnecting(true));
+    test(&rig, Some(thread));
+    println!("without threads");
+    test(&connected(reconnecting(false)), None);
+}
+
+#[test]
+fn keepalive() {
+    both(|rig, thread| {
+        rig.script([
+            Step::Pause(60_000),
+            expect(PINGREQ),
+            Step::Pause(9_999),
+            send(PINGRESP),
+        ]);
+        rig.script([Step::Pause(60_000), expect(PINGREQ), send(PINGRESP)]);
+        work(rig, thread, 130_000);
+    });
+}
+
+#[test]
+fn no_answer_to_a_ping() {
+    let (rig, thread) = hired(Setup::default());
+    rig.script([
+        Step::Pause(60_000),
+        expect(PINGREQ),
+        Step::Pause(10_000),
+        Step::Close,
+    ]);
+    rig.later(75_000, |rig| calls::disconnect(rig));
+    service::run(&rig, thread);
+    assert_eq!(*rig.reports.borrow(), [Fault::NoPingresp]);
+}
+
+/// The end of the connection is seen at once, and the first attempt comes a second later.
+#[test]
+fn reconnects() {
+    both(|rig, thread| {
+        rig.script([
+            Step::Pause(5_000),
+            Step::Fin,
+            Step::Pause(750),
+            expect(CONNECT),
+        ]);
+        rig.script([send(PRESENT)]);
+        rig.later(5_740, |rig| assert_eq!(rig.status(), Status::Connecting));
+        rig.later(6_260, |rig| assert_eq!(rig.status(), Status::Connected));
+        work(rig, thread, 7_000);
+    });
+}
+
+/// Each attempt is put off twice as long as the one before, up to a minute, give or take a quarter.
+#[test]
+fn backs_off() {
+    both(|rig, thread| {
+        rig.net().tcp = Attempt::Fails;
+        rig.script([Step::Fin]);
+        for _ in 0..10 {
+            rig.script([Step::Close]);
+        }
+        let attempts = |rig: &Rig| rig.net().log.len() / 2 - 1;
+        let (mut earliest, mut latest) = (0, 0);
+        for n in 0..9 {
+            let step = (1_000 << n).min(60_000);
+            (earliest, latest) = (earliest + step * 3 / 4, latest + step * 5 / 4);
+            rig.later(earliest - 1, move |rig| assert!(attempts(rig) <= n));
+            rig.later(latest + 100, move |rig| assert!(attempts(rig) > n));
+        }
+        rig.later(latest + 200, |rig| rig.forget_script());
+        work(rig, thread, latest + 200);
+    });
+}
+
+/// An attempt that is under way when the script gives up leaves no socket behind.
+#[test]
+fn given_up_while_dialing() {
+    let ways: [fn(&Rig); 2] = [|rig| calls::close(rig), |rig| calls::disconnect(rig)];
+    for end in ways {
+        let rig = connected(reconnecting(false));
+        rig.net().tcp = Attempt::Never;
+        rig.script([Step::Fin]);
+        for _ in 0..30 {
+            assert_eq!(rig.receive(false), Ok(Got::Nothing));
+            rig.pass(100);
+        }
+        assert_eq!(rig.status(), Status::Connecting);
+        end(&rig);
+        rig.script([Step::Close]);
+        assert_eq!(rig.receive(false), Err(Error::NotConnected));
+    }
+}
