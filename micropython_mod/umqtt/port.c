@@ -586,7 +586,19 @@ static const umqtt_port_t umqtt_port;
 static MP_DEFINE_CONST_OBJ_TYPE(umqtt_core_type, MP_QSTR_MQTTClient, MP_TYPE_FLAG_NONE);
 
 umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
-    umqtt_core_t *core = m_malloc0(sizeof(umqtt_core_t) + umqtt_size());
+    size_t size = sizeof(umqtt_core_t) + umqtt_size();
+    umqtt_core_t *core = m_malloc_maybe(size);
+    #if MICROPY_PY_THREAD
+    // A collection that has let clients go frees their memory only when their threads have ended.
+    for (int i = 0; core == NULL && i < 20; i++) {
+        mp_hal_delay_ms(10);
+        core = m_malloc_maybe(size);
+    }
+    #endif
+    if (core == NULL) {
+        m_malloc_fail(size);
+    }
+    memset(core, 0, size);
     core->base.type = &umqtt_core_type;
     core->callback = mp_const_none;
     core->error_callback = mp_const_none;
