@@ -269,6 +269,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     service: Service,
     /// Calls of the script that wait for the socket to become readable.
     readers: u16,
+    /// One of them has read since the internal thread looked last.
+    script_read: bool,
     watch: Watch,
     /// When keepalive asks for something next, as far as is known.
     served_until: Option<Time>,
@@ -330,6 +332,7 @@ where
             now: Time(0),
             service,
             readers: 0,
+            script_read: false,
             watch: Watch::Socket,
             served_until: None,
             socket: None,
@@ -429,13 +432,13 @@ where
     }
 
     /// Should the internal thread wait for the socket to become readable? Not while a call of the
-    /// script does: both would wake up for every packet. When the last of them is gone, another
-    /// one may come at once, so a while passes first.
+    /// script does: both would wake up for every packet. When one has just read, another one may
+    /// come at once, so a while passes first.
     fn watch(&mut self, now: Time) -> (bool, Option<Time>) {
         if self.readers > 0 {
             self.watch = Watch::Reader;
             (false, None)
-        } else if self.watch == Watch::Tick {
+        } else if mem::take(&mut self.script_read) || self.watch == Watch::Tick {
             self.watch = Watch::Socket;
             (false, Some(now.after(READER_TICK)))
         } else {
@@ -859,6 +862,7 @@ where
     ) -> Result<Stop, Fault<S::Error>> {
         // So many bytes at a time: other threads, and the caller's deadline, have their turn.
         let mut budget = self.incoming.capacity();
+        self.script_read |= read && appetite != Appetite::Nothing;
         let mut drained = !read;
         let mut read_some = false;
         loop {

@@ -591,7 +591,9 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
     #if MICROPY_PY_THREAD
     // A collection that has let clients go frees their memory only when their threads have ended.
     for (int i = 0; core == NULL && i < 20; i++) {
-        mp_hal_delay_ms(10);
+        MP_THREAD_GIL_EXIT();
+        mp_hal_delay_us(10000);
+        MP_THREAD_GIL_ENTER();
         core = m_malloc_maybe(size);
     }
     #endif
