@@ -183,7 +183,7 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     #endif
     #if MICROPY_ASYNC_KBD_INTR
     // The collector may let go of a client while another one is in the engine.
-    frame->outer = guard;
+    frame->outer = frame->main_thread ? guard : GUARD_NONE;
     #endif
     umqtt_block_interrupt(frame);
 }
