@@ -133,8 +133,14 @@ pub struct PortTable {
     close: extern "C" fn(call: *mut Call, socket: *mut Object),
     /// Tells the script's error callback what ended the connection.
     report: extern "C" fn(call: *mut Call, outcome: Outcome),
-    /// Makes a message with room for a topic and a payload. NULL: there is no memory.
-    message_new: extern "C" fn(owner: *mut Object, topic: size_t, payload: size_t) -> *mut Node,
+    /// Makes a message with room for a topic and a payload, and stores it at `link`. NULL: there
+    /// is no memory, and nothing is stored.
+    message_new: extern "C" fn(
+        owner: *mut Object,
+        link: *mut *mut Node,
+        topic: size_t,
+        payload: size_t,
+    ) -> *mut Node,
     /// Lets a message go.
     message_free: extern "C" fn(owner: *mut Object, message: *mut Node),
     /// Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
@@ -469,13 +475,14 @@ impl Messages {
 
 impl Inbox for Messages {
     fn begin(&mut self, topic: usize, payload: usize) -> bool {
-        let node = (self.port.message_new)(self.owner, topic, payload);
+        let (port, owner) = (self.port, self.owner);
+        let link: *mut *mut Node = match self.last() {
+            Some(last) => &raw mut last.next,
+            None => &raw mut self.first,
+        };
+        let node = (port.message_new)(owner, link, topic, payload);
         if node.is_null() {
             return false;
-        }
-        match self.last() {
-            Some(last) => last.next = node,
-            None => self.first = node,
         }
         self.last = node;
         true

@@ -348,12 +348,14 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
 
 static mp_obj_t mqttclient_set_callback(mp_obj_t self_in, mp_obj_t callback) {
     core_of(self_in)->callback = callback_arg(callback);
+    umqtt_settle(MP_OBJ_TO_PTR(callback));
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_set_callback_obj, mqttclient_set_callback);
 
 static mp_obj_t mqttclient_error_register_cb(mp_obj_t self_in, mp_obj_t callback) {
     core_of(self_in)->error_callback = callback_arg(callback);
+    umqtt_settle(MP_OBJ_TO_PTR(callback));
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_error_register_cb_obj, mqttclient_error_register_cb);
@@ -381,6 +383,8 @@ static mp_obj_t mqttclient_set_last_will(size_t n_args, const mp_obj_t *pos_args
     umqtt_enter(&frame, core);
     umqtt_set_will(umqtt_engine(core), &frame, topic, msg, retain, qos);
     umqtt_leave(&frame);
+    umqtt_settle(topic.owner);
+    umqtt_settle(msg.owner);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_set_last_will_obj, 1, mqttclient_set_last_will);
@@ -483,6 +487,10 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
         outcome = umqtt_publish(umqtt_engine(core), &frame, topic, msg, retain, qos, wait, fixed);
         umqtt_leave(&frame);
     }
+    if (qos > 0) {
+        umqtt_settle(topic.owner);
+        umqtt_settle(msg.owner);
+    }
     check_outcome(outcome);
     return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
 }
@@ -503,6 +511,7 @@ static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_subscribe(umqtt_engine(core), &frame, filter, qos);
     umqtt_leave(&frame);
+    umqtt_settle(filter.owner);
     check_outcome(outcome);
     return mp_const_none;
 }
@@ -520,6 +529,7 @@ static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, 
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_unsubscribe(umqtt_engine(core), &frame, filter);
     umqtt_leave(&frame);
+    umqtt_settle(filter.owner);
     check_outcome(outcome);
     return mp_const_none;
 }

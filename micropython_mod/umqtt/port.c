@@ -199,6 +199,7 @@ void umqtt_leave(umqtt_frame_t *frame) {
     #if MICROPY_ASYNC_KBD_INTR
     set_guard(frame, frame->outer);
     #endif
+    umqtt_settle(frame->socket);
     if (frame->exception != MP_OBJ_NULL) {
         nlr_raise(frame->exception);
     }
@@ -247,6 +248,22 @@ static void all_awake(umqtt_core_t *core) {
     #endif
 }
 
+static int stream_ioctl(umqtt_object_t *socket, mp_uint_t request, uintptr_t arg) {
+    int error;
+    mp_uint_t result = mp_get_stream(socket)->ioctl(socket, request, arg, &error);
+    return result == MP_STREAM_ERROR ? -1 : (int)result;
+}
+
+// Keeps what port_wait() needs of a socket. Once the lock is gone, another thread may close the
+// socket, and the collector take the object.
+static void set_waiting_for(umqtt_frame_t *frame, umqtt_object_t *socket) {
+    #if UMQTT_LINUX
+    frame->fd = socket == NULL ? -1 : stream_ioctl(socket, MP_STREAM_GET_FILENO, 0);
+    #else
+    frame->waiting_for = socket;
+    #endif
+}
+
 static void port_lock(umqtt_call_t *call) {
     umqtt_frame_t *frame = frame_of(call);
     umqtt_core_t *core = frame->core;
@@ -289,19 +306,13 @@ static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiti
         #endif
         frame->registered = true;
         frame->wakeups = core->wakeups;
-        frame->socket = socket;
+        set_waiting_for(frame, socket);
         core->waiters++;
         core->idle += frame->internal;
     }
     #if MICROPY_PY_THREAD
     mp_thread_mutex_unlock(&core->lock);
     #endif
-}
-
-static int stream_ioctl(umqtt_object_t *socket, mp_uint_t request, uintptr_t arg) {
-    int error;
-    mp_uint_t result = mp_get_stream(socket)->ioctl(socket, request, arg, &error);
-    return result == MP_STREAM_ERROR ? -1 : (int)result;
 }
 
 #if UMQTT_LINUX
@@ -357,24 +368,21 @@ static void wait_for_events(umqtt_frame_t *frame, umqtt_object_t *socket, uintpt
 
 static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
     umqtt_frame_t *frame = frame_of(call);
-    if (socket == NULL) {
-        socket = frame->socket;
-    } else {
-        frame->socket = socket;
-    }
     nlr_buf_t nlr;
     if (frame->exception != MP_OBJ_NULL || frame->core->dropped) {
         return true;
     }
     if (nlr_push(&nlr) == 0) {
+        if (socket != NULL) {
+            set_waiting_for(frame, socket);
+        }
         #if UMQTT_LINUX
-        int fd = socket == NULL ? -1 : stream_ioctl(socket, MP_STREAM_GET_FILENO, 0);
         short events = (readable ? POLLIN : 0) | (writable ? POLLOUT : 0);
         // Without events it would still tell of an error, again and again.
-        wait_for_events(frame, events == 0 ? -1 : fd, events, timeout);
+        wait_for_events(frame, events == 0 ? -1 : frame->fd, events, timeout);
         #else
         uintptr_t events = (readable ? MP_STREAM_POLL_RD : 0) | (writable ? MP_STREAM_POLL_WR : 0);
-        wait_for_events(frame, socket, socket == NULL ? 0 : events, timeout);
+        wait_for_events(frame, frame->waiting_for, frame->waiting_for == NULL ? 0 : events, timeout);
         #endif
         mp_handle_pending(true);
         nlr_pop();
@@ -481,6 +489,7 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
 }
 
 static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
+    frame_of(call)->core->socket = MP_OBJ_FROM_PTR(socket);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         int error = MP_EIO;
@@ -537,7 +546,7 @@ static mp_obj_t new_bytes(size_t len, uint8_t **data) {
     return MP_OBJ_FROM_PTR(bytes);
 }
 
-static umqtt_message_t *port_message_new(umqtt_object_t *owner, size_t topic_len, size_t payload_len) {
+static umqtt_message_t *port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic_len, size_t payload_len) {
     umqtt_core_t *core = owner;
     umqtt_message_t *message = core->message_used ? m_new_obj_maybe(umqtt_message_t) : &core->message;
     if (message == NULL) {
@@ -556,6 +565,10 @@ static umqtt_message_t *port_message_new(umqtt_object_t *owner, size_t topic_len
     if (message == &core->message) {
         core->message_used = true;
     }
+    *link = message;
+    volatile mp_obj_t on_the_stack[] = { topic, payload };
+    umqtt_settle(message);
+    (void)on_the_stack[0];
     return message;
 }
 

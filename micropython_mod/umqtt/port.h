@@ -14,6 +14,7 @@
 #endif
 #endif
 
+#include "py/gc.h"
 #include "py/mpthread.h"
 #include "py/obj.h"
 #include "umqtt.h"
@@ -25,8 +26,9 @@
 
 // All of a client but its Python object: what the engine and the internal thread hold on to, so
 // that the object can be collected while the thread runs. It lies on the collected heap, and so does the engine inside it: everything that they point
-// to is found by the collector. An object never moves from one place in here to another, nor to a
-// stack to be used there alone: where threads run free, the collector may be looking.
+// to is found by the collector. Where threads run free, the collector may be looking while an
+// object moves: so none moves from one place in here to another, nor to a stack to be used there
+// alone, and one that comes in stays on the stack until umqtt_settle().
 typedef struct _umqtt_core_t {
     mp_obj_base_t base;
     mp_obj_t callback;
@@ -36,6 +38,8 @@ typedef struct _umqtt_core_t {
     // The callback that is running, and the thread that it runs on; NULL: none.
     mp_obj_t running;
     void *running_thread;
+    // The socket that was used last, also while it is being closed.
+    mp_obj_t socket;
     // The first message waits here, further ones in blocks of their own.
     umqtt_message_t message;
     bool message_used;
@@ -68,9 +72,15 @@ typedef struct _umqtt_frame_t {
     umqtt_core_t *core;
     // What has to be raised when the engine is out; MP_OBJ_NULL: nothing.
     mp_obj_t exception;
-    // Entry of getaddrinfo, and the socket that the next wait is about.
+    // Entry of getaddrinfo, and the socket that was made for it.
     mp_obj_t address;
     mp_obj_t socket;
+    // What the next wait is about.
+    #if UMQTT_LINUX
+    int fd;
+    #else
+    umqtt_object_t *waiting_for;
+    #endif
     bool registered;
     // It is an internal thread.
     bool internal;
@@ -100,6 +110,18 @@ void umqtt_leave(umqtt_frame_t *frame);
 // Around a callback, between the two above: Ctrl-C reaches Python code.
 void umqtt_allow_interrupt(const umqtt_frame_t *frame);
 void umqtt_block_interrupt(const umqtt_frame_t *frame);
+
+// To be called when an object has been put into the core, and is still on the stack: waits for a
+// collection that may have missed it in both places.
+static inline void umqtt_settle(const void *object) {
+    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
+    if (object != NULL) {
+        gc_nbytes(object);
+    }
+    #else
+    (void)object;
+    #endif
+}
 
 // Prints what a callback raised, with its traceback; what is meant to end the script is kept for
 // umqtt_leave().

@@ -177,8 +177,12 @@ typedef struct umqtt_port_t {
   void (*close)(umqtt_call_t *call, umqtt_object_t *socket);
   // Tells the script's error callback what ended the connection.
   void (*report)(umqtt_call_t *call, struct umqtt_outcome_t outcome);
-  // Makes a message with room for a topic and a payload. NULL: there is no memory.
-  struct umqtt_message_t *(*message_new)(umqtt_object_t *owner, size_t topic, size_t payload);
+  // Makes a message with room for a topic and a payload, and stores it at `link`. NULL: there
+  // is no memory, and nothing is stored.
+  struct umqtt_message_t *(*message_new)(umqtt_object_t *owner,
+                                         struct umqtt_message_t **link,
+                                         size_t topic,
+                                         size_t payload);
   // Lets a message go.
   void (*message_free)(umqtt_object_t *owner, struct umqtt_message_t *message);
   // Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
