@@ -56,14 +56,14 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 
 firmware: mpy-cross ## build build/BOARD/ (the default)
 	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
-	@$(MPY_MAKE) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
+	+@$(MPY_MAKE) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
 	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
 	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
 	@echo "Built $(FIRMWARE)"
 
 mpy-cross: tools | $(FETCH_MPY)
 	@$(call start-over,$(MPY_CROSS),$(MPY_DIR))
-	@$(MPY_MAKE) -C $(MPY_DIR)/mpy-cross BUILD=$(MPY_CROSS) BOARD= USER_C_MODULES=
+	+@$(MPY_MAKE) -C $(MPY_DIR)/mpy-cross BUILD=$(MPY_CROSS) BOARD= USER_C_MODULES=
 
 ifdef FETCH_MPY
 $(FETCH_MPY):

@@ -213,7 +213,7 @@ fn wait_for<P: Port, T>(
     })
 }
 
-/// Why the client is not connected, for a call that found it connected before.
+/// Why the client is not connected, for a call that found it connected, or connecting, before.
 fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
     client.fault().map_or(Error::NotConnected, Error::Fault)
 }

@@ -309,7 +309,7 @@ where
     M: Memory,
 {
     /// A client that has not connected yet. A PUBLISH that fits the transmit buffer is one write;
-    /// the receive buffer is what a server can make us read ahead. At least 16 bytes each.
+    /// the receive buffer is what a server can make us read ahead. At least 64 bytes each.
     pub fn new(
         config: Config<M::Bytes>,
         session: Session<M>,

@@ -283,7 +283,7 @@ class Micropython:
 class Mosquitto:
     """A real broker on a free loopback port."""
 
-    def __init__(self, trace, directory):
+    def __init__(self, trace, directory, *options):
         self.trace, self.directory = trace, directory
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -294,6 +294,7 @@ class Mosquitto:
                        "max_queued_messages 0\nmax_inflight_messages 100\nlog_type all\n")
             if os.getuid() == 0:
                 file.write("user root\n")
+            file.writelines(f"{option}\n" for option in options)
         self.links = []
         self.up()
 
@@ -383,8 +384,9 @@ class Test:
     def black_hole(self):
         return self._part(scripted.BlackHole())
 
-    def mosquitto(self):
-        return self._part(Mosquitto(self, self.directory))
+    def mosquitto(self, *options):
+        """With these further lines in its configuration."""
+        return self._part(Mosquitto(self, self.directory, *options))
 
     def _part(self, part):
         self.parts.append(part)

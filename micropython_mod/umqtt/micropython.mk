@@ -25,7 +25,7 @@ CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR)
 
 # The unix port raises KeyboardInterrupt from inside a signal handler, which must not happen inside the engine: port.c
 # stands between the two.
-ifeq ($(abspath .),$(abspath $(TOP)/ports/unix))
+ifeq ($(abspath .) $(shell uname -s),$(abspath $(TOP)/ports/unix) Linux)
 LDFLAGS_USERMOD += -Wl,--wrap=mp_hal_set_interrupt_char
 endif
 

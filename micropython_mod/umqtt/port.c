@@ -29,9 +29,6 @@ __attribute__((weak)) void rust_eh_personality(void) {
 }
 #endif
 
-// A wake-up that some thread has not taken after so long was meant for one that is gone.
-#define WAKEUP_LIFETIME_MS (100)
-
 static umqtt_frame_t *frame_of(umqtt_call_t *call) {
     return call;
 }
@@ -213,7 +210,7 @@ static uint32_t port_now(void) {
     // A fifth of the price of the clock behind mp_hal_ticks_ms(), and good to 4 ms.
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (uint32_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     #else
     return mp_hal_ticks_ms();
     #endif
@@ -228,7 +225,6 @@ static void wake(umqtt_core_t *core) {
         if (core->event < 0 || write(core->event, &one, sizeof(one)) < 0) {
             return;
         }
-        core->woken_at = port_now();
     }
     core->to_wake = core->waiters;
     core->wakeups++;
@@ -240,7 +236,6 @@ static void wake(umqtt_core_t *core) {
 static void all_awake(umqtt_core_t *core) {
     #if UMQTT_LINUX
     uint64_t count;
-    core->to_wake = 0;
     // Nothing there is as good.
     (void)!read(core->event, &count, sizeof(count));
     #else
@@ -285,8 +280,6 @@ static void port_lock(umqtt_call_t *call) {
         core->waiters--;
         core->idle -= frame->internal;
         if (core->to_wake > 0 && frame->wakeups != core->wakeups && --core->to_wake == 0) {
-            all_awake(core);
-        } else if (core->to_wake > 0 && port_now() - core->woken_at > WAKEUP_LIFETIME_MS) {
             all_awake(core);
         }
     }
@@ -344,24 +337,18 @@ static void wait_for_events(umqtt_frame_t *frame, int fd, short events, int time
     #endif
 }
 #else
-// Longest time between two looks at the socket.
+// Longest time between two looks at the socket, and at what other threads have changed: for a call,
+// and for an internal thread.
 #define TICK_MS (10)
+#define IDLE_TICK_MS (500)
 
 static void wait_for_events(umqtt_frame_t *frame, umqtt_object_t *socket, uintptr_t events, int timeout) {
-    uint32_t start = port_now();
-    for (;;) {
-        if (events != 0 && stream_ioctl(socket, MP_STREAM_POLL, events) != 0) {
-            return;
-        }
-        uint32_t elapsed = port_now() - start;
-        if (timeout >= 0 && elapsed >= (uint32_t)timeout) {
-            return;
-        }
-        mp_hal_delay_ms(timeout < 0 ? TICK_MS : MIN(TICK_MS, timeout - elapsed));
-        // Another thread may have changed something: there is no other way to know.
-        if (elapsed >= TICK_MS) {
-            return;
-        }
+    uint32_t left = frame->internal ? IDLE_TICK_MS : TICK_MS;
+    if (timeout >= 0 && (uint32_t)timeout < left) {
+        left = timeout;
+    }
+    if (left > 0 && (events == 0 || stream_ioctl(socket, MP_STREAM_POLL, events) == 0)) {
+        mp_hal_delay_ms(left);
     }
 }
 #endif
@@ -630,6 +617,12 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
 
 // Nothing will use the core any more.
 static void finish(umqtt_core_t *core) {
+    #if UMQTT_LINUX
+    // Where threads run free, the collector and the last thread may both come here.
+    if (__sync_lock_test_and_set(&core->finished, 1)) {
+        return;
+    }
+    #endif
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
     umqtt_close(umqtt_engine(core), &frame);

@@ -59,10 +59,10 @@ typedef struct _umqtt_core_t {
     uint16_t idle;
     uint16_t to_wake;
     uint16_t wakeups;
-    uint32_t woken_at;
     // Internal threads that have not ended; and the Python object is gone.
     uint8_t threads;
     volatile bool dropped;
+    uint8_t finished;
     // Followed by umqtt_size() bytes.
     uint64_t engine[];
 } umqtt_core_t;

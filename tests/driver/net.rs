@@ -13,7 +13,6 @@ use embedded_nal::{AddrType, Dns, TcpClientStack, TcpError, TcpErrorKind, nb};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetError {
     NoSuchName,
-    NoSocket,
     Refused,
     Reset,
     /// [`Net::fail_at`].

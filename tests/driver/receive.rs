@@ -1,7 +1,7 @@
 //! Receiving: any cut of the stream, any size, and each message exactly as often as its QoS says.
 
 use umqtt::{
-    calls::{self, Error},
+    calls::{self, Error, Published},
     client::{Fault, Status},
     packet::{Kind, Malformed},
 };
@@ -358,6 +358,65 @@ fn comes_again_while_in_the_callback() {
     assert_eq!(outcome, got("t", "x"));
 }
 
+/// PUBREL overtakes the callback: PUBREC and PUBCOMP follow it, and the identifier is free.
+#[test]
+fn released_while_in_the_callback() {
+    for same_link in [true, false] {
+        let rig = connected(Setup::default());
+        rig.script([expect(publish(0, "u", 0, "y"))]);
+        assert!(rig.publish(0, "u", "y").is_ok());
+        rig.script([send(publish(QOS2, "t", 9, "x"))]);
+        let outcome = rig.receive_and(true, || {
+            rig.script([
+                expect(publish(QOS1, "u", 1, "y")),
+                send([ack(PUBREL, 9), ack(PUBACK, 1)].concat()),
+            ]);
+            assert!(rig.publish(1, "u", "y").is_ok());
+            if same_link {
+                rig.script([expect([ack(PUBREC, 9), ack(PUBCOMP, 9)].concat())]);
+            } else {
+                rig.script([Step::Close, expect(CONNECT), send(PRESENT)]);
+                assert_eq!(rig.connect(), Ok(()));
+            }
+        });
+        assert_eq!(outcome, got("t", "x"));
+        rig.script([send(publish(QOS2, "t", 9, "new")), expect(ack(PUBREC, 9))]);
+        assert_eq!(rig.receive(true), got("t", "new"));
+    }
+}
+
+/// A flood does not keep a call that must not block: it reads a buffer's worth, and comes back.
+#[test]
+fn a_flood_for_a_call_that_does_not_wait() {
+    let rig = connected(Setup::default());
+    let before = rig.net().read.len();
+    rig.script([flood(PINGRESP.repeat(1000))]);
+    assert_eq!(rig.receive(false), NOTHING);
+    let read = rig.net().read.len() - before;
+    assert!((256..=512).contains(&read), "{read} bytes read");
+    rig.forget_script();
+}
+
+/// Acknowledgements that wait for their turn when the connection ends are not for the next one.
+#[test]
+fn acknowledgements_end_with_the_connection() {
+    let rig = connected(Setup {
+        tx: 16,
+        ..Setup::default()
+    });
+    rig.net().blocked = true;
+    for id in 1..=6 {
+        rig.script([send(publish(QOS1, "t", id, "x"))]);
+        assert_eq!(rig.receive(true), got("t", "x"));
+    }
+    rig.script([Step::Close]);
+    calls::close(&rig);
+    rig.net().blocked = false;
+    rig.script([expect(CONNECT), send(PRESENT)]);
+    assert_eq!(rig.connect(), Ok(()));
+    assert_eq!(rig.receive(false), NOTHING);
+}
+
 /// More acknowledgements are due than there is room for, while the socket takes nothing.
 #[test]
 fn acknowledgements_without_room() {
@@ -505,6 +564,26 @@ fn disconnect_in_the_callback() {
     assert_eq!(outcome, got("t", "x"));
     assert_eq!(rig.client().inbox.len(), 0);
     assert_eq!(rig.receive(true), Err(Error::NotConnected));
+}
+
+#[test]
+fn disconnect_lets_kept_messages_go() {
+    let rig = connected(Setup::default());
+    // The limit counts anew as well: without that the third time would not pass.
+    for id in 1..=3 {
+        rig.script([
+            expect(publish(QOS1, "u", id, "y")),
+            send(publish(0, "t", 0, [0; 200]).repeat(100)),
+            send(ack(PUBACK, id)),
+        ]);
+        assert_eq!(rig.publish(1, "u", "y"), Ok(Published::Done));
+        assert_eq!(rig.client().inbox.len(), 100);
+        rig.script([expect(DISCONNECT), Step::Close]);
+        calls::disconnect(&rig);
+        assert_eq!(rig.client().inbox.len(), 0);
+        rig.script([expect(CONNECT), send(CONNACK)]);
+        assert_eq!(rig.connect(), Ok(()));
+    }
 }
 
 /// Only one thread at a time is in the callback, and the messages stay in order.

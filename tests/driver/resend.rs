@@ -60,20 +60,34 @@ fn publish_all(rig: &Rig) -> usize {
     taken
 }
 
-/// What has to be sent again after these bytes were read, by the standard (section 4.4).
-fn again(taken: usize, read: &[u8]) -> Vec<u8> {
+/// What has to be sent again after these bytes were sent and read, by the standard (section 4.4).
+fn again(rig: &Rig, taken: usize, sent: usize, read: &[u8]) -> Vec<u8> {
     let has = |ack: Vec<u8>| read.chunks(4).any(|packet| packet == ack);
     let mut bytes = Vec::new();
-    for at in 0..taken {
+    let mut before = 0;
+    for (at, qos) in QOS.into_iter().enumerate().take(taken) {
         let id = id(at);
-        match QOS[at] {
+        // It is for the client to say whether it tried to send what the socket took nothing of.
+        let tried = |(_, dup)| if dup { DUP } else { 0 };
+        let dup = match rig.client().session.publish(at) {
+            Some(first) if sent <= before => tried(first),
+            _ => DUP,
+        };
+        before += first(at, 0).len();
+        match qos {
             1 if has(ack(PUBACK, id)) => {}
             2 if has(ack(PUBCOMP, id)) => {}
             2 if has(ack(PUBREC, id)) => bytes.extend(ack(PUBREL, id)),
-            _ => bytes.extend(first(at, DUP)),
+            _ => bytes.extend(first(at, dup)),
         }
     }
     bytes
+}
+
+/// How much was sent and read so far.
+fn lengths(rig: &Rig) -> (usize, usize) {
+    let net = rig.net();
+    (net.sent.len(), net.read.len())
 }
 
 /// The handshakes of what was sent again, to their end.
@@ -100,11 +114,14 @@ fn finish(rig: &Rig, again: &[u8]) {
 /// Each call to the network fails in turn, with any cut of what is sent and received, and again on
 /// the second connection: everything that was taken is sent again, in order, as far as its
 /// handshake had not come.
-fn failure_at_every_call(writes: Vec<usize>, reads: Vec<usize>) -> usize {
+fn failure_at_every_call(tx: usize, writes: Vec<usize>, reads: Vec<usize>) -> usize {
     let mut k = 0;
     loop {
-        let rig = connected(Setup::default());
-        let read = rig.net().read.len();
+        let rig = connected(Setup {
+            tx,
+            ..Setup::default()
+        });
+        let (sent, read) = lengths(&rig);
         rig.net().write_limits = writes.clone().into();
         rig.net().read_limits = reads.clone().into();
         rig.fail_call(k);
@@ -114,7 +131,9 @@ fn failure_at_every_call(writes: Vec<usize>, reads: Vec<usize>) -> usize {
         }
         assert_eq!(rig.status(), Status::Idle);
         rig.forget_script();
-        let resent = again(taken, &rig.net().read[read..]);
+        let sent = lengths(&rig).0 - sent;
+        let read = rig.net().read[read..].to_vec();
+        let resent = again(&rig, taken, sent, &read);
         rig.net().write_limits = vec![].into();
         rig.net().read_limits = vec![].into();
         // The second connection breaks as well, at the first byte that is sent again.
@@ -130,12 +149,14 @@ fn failure_at_every_call(writes: Vec<usize>, reads: Vec<usize>) -> usize {
 
 #[test]
 fn failures() {
-    let calls = failure_at_every_call(vec![], vec![]);
-    assert!(calls >= 8, "only {calls} calls");
-    let calls = failure_at_every_call(vec![1], vec![4]);
-    assert!(calls > 100, "only {calls} calls");
-    failure_at_every_call(vec![5, 0, 1], vec![4, 0]);
-    failure_at_every_call(vec![0, 27], vec![4]);
+    for tx in [256, 16] {
+        let calls = failure_at_every_call(tx, vec![], vec![]);
+        assert!(calls >= 8, "only {calls} calls");
+        let calls = failure_at_every_call(tx, vec![1], vec![4]);
+        assert!(calls > 100, "only {calls} calls");
+        failure_at_every_call(tx, vec![5, 0, 1], vec![4, 0]);
+        failure_at_every_call(tx, vec![0, 27], vec![4]);
+    }
 }
 
 /// The same for a call that waits: whatever happens, it says so, and the message stays.
@@ -182,9 +203,9 @@ fn failure_while_it_waits() {
 #[test]
 fn without_the_session() {
     let rig = connected(Setup::default());
-    for at in 0..4 {
+    for (at, qos) in QOS.into_iter().enumerate() {
         rig.script([expect(first(at, 0))]);
-        assert_eq!(rig.post(QOS[at], "t", [at as u8; 20]), Ok(Published::Done));
+        assert_eq!(rig.post(qos, "t", [at as u8; 20]), Ok(Published::Done));
     }
     rig.script([
         send(ack(PUBREC, id(1))),

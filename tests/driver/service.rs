@@ -70,7 +70,7 @@ fn no_answer_to_a_ping() {
         Step::Pause(10_000),
         Step::Close,
     ]);
-    rig.later(75_000, |rig| calls::disconnect(rig));
+    rig.later(75_000, calls::disconnect);
     service::run(&rig, thread);
     assert_eq!(*rig.reports.borrow(), [Fault::NoPingresp]);
 }
@@ -117,7 +117,7 @@ fn backs_off() {
 /// An attempt that is under way when the script gives up leaves no socket behind.
 #[test]
 fn given_up_while_dialing() {
-    let ways: [fn(&Rig); 2] = [|rig| calls::close(rig), |rig| calls::disconnect(rig)];
+    let ways: [fn(&Rig); 2] = [calls::close, calls::disconnect];
     for end in ways {
         let rig = connected(reconnecting(false));
         rig.net().tcp = Attempt::Never;

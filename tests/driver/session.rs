@@ -182,13 +182,16 @@ fn a_link_that_breaks() {
 fn no_memory() {
     let rig = connected(Setup::default());
     rig.room.entries.set(1);
-    subscribed(&rig, 1, "a", 1);
+    // A refused one takes no memory.
+    rig.script([expect(subscribe(1, "no", 0)), send(suback(1, 0x80))]);
+    assert_eq!(rig.subscribe("no", 0), Err(Error::SubscriptionRefused));
+    subscribed(&rig, 2, "a", 1);
     assert_eq!(rig.subscribe("b", 1), Err(Error::NoMemory));
     assert_eq!(rig.unsubscribe("b"), Err(Error::NoMemory));
-    subscribed(&rig, 2, "a", 2);
-    rig.script([expect(unsubscribe(3, "a")), send(ack(UNSUBACK, 3))]);
+    subscribed(&rig, 3, "a", 2);
+    rig.script([expect(unsubscribe(4, "a")), send(ack(UNSUBACK, 4))]);
     assert_eq!(rig.unsubscribe("a"), Ok(()));
-    subscribed(&rig, 4, "b", 1);
+    subscribed(&rig, 5, "b", 1);
 }
 
 /// Several threads subscribe at a time, to the same filter and to others.

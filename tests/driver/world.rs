@@ -90,7 +90,6 @@ pub struct Rig {
     pub interrupt: Cell<bool>,
     /// Waits in a row that ended at once, and the progress at the last of them.
     spins: Cell<(usize, usize)>,
-    pub waits: Cell<usize>,
 }
 
 fn client<S: TcpClientStack<Error: Copy>>(
@@ -142,7 +141,6 @@ pub fn rig(setup: Setup) -> Rig {
         changes: Cell::default(),
         interrupt: Cell::default(),
         spins: Cell::default(),
-        waits: Cell::default(),
     }
 }
 
@@ -293,8 +291,8 @@ impl Port for Rig {
         let result = work(&mut client, &mut self.net());
         let signals = client.take_signals();
         self.last.set((signals, client.socket().is_some()));
-        self.changes
-            .update(|n| n + usize::from(signals.changed || signals.alarm));
+        let changed = signals.changed || signals.alarm;
+        self.changes.set(self.changes.get() + usize::from(changed));
         result
     }
 
@@ -320,7 +318,6 @@ impl Port for Rig {
         let until = wait
             .until
             .map(|until| self.elapsed() + u64::from(until.since(self.now())));
-        self.waits.update(|n| n + 1);
         let began = self.elapsed();
         loop {
             let now = self.elapsed();

@@ -244,8 +244,7 @@ def random_bytes(t):
                         c.check_msg()
             except (OSError, MQTTException):
                 pass
-            if n % 5 == 0:
-                c.close()
+            c.disconnect()
         say("alive")
     """, b)
     for n in range(400):

@@ -137,8 +137,8 @@ def every_call_raises_enotconn_when_not_connected(t):
     b = t.broker()
     mp = t.mp("""
         def calls():
-            for f in (lambda: c.publish("t", "x"), lambda: c.publish("t", "x", qos=1), lambda: c.publish("t", "x", qos=2, wait=False),
-                      lambda: c.subscribe("t"), lambda: c.unsubscribe("t"), c.check_msg, c.wait_msg, c.ping):
+            for f in (lambda: c.publish("t", "x"), lambda: c.publish("t", "x", qos=1),
+                      lambda: c.publish("t", "x", qos=2, wait=False), lambda: c.subscribe("t"), lambda: c.unsubscribe("t"), c.check_msg, c.wait_msg, c.ping):
                 tell(f)
         c = client(reconn=RECONN)
         calls()

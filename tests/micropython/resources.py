@@ -111,6 +111,27 @@ def a_dropped_client_is_collected_and_its_socket_closes(t):
 
 
 @scenario
+def a_script_may_make_a_new_client_for_every_connection(t):
+    # ...and drop the old one as it is, with its link up or failed, far more often than the heap has room for clients
+    b = t.broker()
+    mp = t.mp("""
+        for n in range(600):
+            c = client(reconn=False)
+            c.connect()
+            if n % 2:
+                outcome(c.wait_msg)
+        say("done")
+        c.disconnect()
+    """, b)
+    for n in range(600):
+        link = b.welcome()
+        link.strict = False
+        if n % 2:
+            link.fin()
+    mp.expect("done")
+
+
+@scenario
 def the_heap_does_not_grow(t):
     mp, link, _ = t.connected("""
         c.set_callback(lambda topic, msg: None)

@@ -1,0 +1,1 @@
+from umqtt import MQTTClient, MQTTException

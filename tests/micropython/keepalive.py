@@ -1,0 +1,261 @@
+"""Keepalive: when PINGREQ goes out, what its missing answer means, and that nothing else wakes an idle client."""
+
+import textwrap
+import time
+
+import broker
+from harness import scenario
+from outage import HELPERS, threaded
+
+
+def connected(t, script, **options):
+    return t.connected(textwrap.dedent(script), helpers=HELPERS, **options)
+
+
+IDLE = """
+rest(c)
+c.disconnect()
+"""
+
+
+def done(mp, link):
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def ping_when_nothing_goes_either_way(t):
+    mp, link, _ = connected(t, IDLE, keepalive=2)
+    last = time.monotonic()
+    for _ in range(3):
+        link.expect(broker.PINGREQ, within=4)
+        now = time.monotonic()
+        t.between(now - last, 1.9, 2.9, "seconds of silence")
+        last = now
+        link.send(broker.PINGRESP)
+    done(mp, link)
+
+
+def pings_within(t, mp, link, send, seconds, keepalive=1, rounds=3):
+    """While `send` sends something each time, and whatever the client sends beside, PINGREQ comes within so many seconds, and
+    the client is never silent for too long."""
+    sent = pinged = time.monotonic()
+    pings = 0
+    while pings < rounds:
+        send()
+        if link.buffer or link._fill(0.1) is not None:
+            raw = link.packet()
+            now = time.monotonic()
+            t.between(now - sent, 0, 1.5 * keepalive, "seconds without a packet")
+            sent = now
+            if raw == broker.PINGREQ:
+                t.between(now - pinged, 0.9 * keepalive, seconds, "seconds between pings")
+                pinged = now
+                pings += 1
+                link.send(broker.PINGRESP)
+        t.between(time.monotonic() - pinged, 0, seconds, "seconds without a ping")
+    link.strict = False
+    mp.tell()
+
+
+@scenario(idle=True)
+def ping_though_qos0_goes_out(t):
+    mp, link, _ = connected(t, """
+        while not told():
+            c.publish("t", "m")
+            pause(50)
+        hear()
+        c.disconnect()
+    """, keepalive=1)
+    # Without threads a QoS 0 publish does not read: the answer is received when it is due, and counts from there.
+    pings_within(t, mp, link, lambda: None, 1.5 if threaded(t) else 2.5)
+
+
+@scenario(idle=True)
+def ping_though_messages_come_in(t):
+    mp, link, _ = connected(t, """
+        c.set_callback(None)
+        while not told():
+            c.check_msg()
+        hear()
+        c.disconnect()
+    """, keepalive=1)
+    pings_within(t, mp, link, lambda: link.send(broker.publish("in", "m")), 1.5)
+
+
+@scenario(idle=True)
+def acknowledged_publishes_are_no_silence(t):
+    mp, link, _ = connected(t, """
+        for n in range(12):
+            tell(c.publish, "t", "m", qos=1)
+            pause(250)
+        c.disconnect()
+    """, keepalive=1)
+    for _ in range(12):
+        link.send(broker.puback(link.expect_publish("t", "m", qos=1)))
+        mp.expect("True")
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def keepalive_0_never_pings(t):
+    mp, link, _ = connected(t, IDLE, keepalive=0)
+    link.idle(3000)
+    done(mp, link)
+
+
+REPORT = """
+c.error_register_cb(lambda text: say("error", type(text) is str, c.get_mqttsta()))
+rest(c)
+"""
+
+
+def dead(t, keepalive, due, pings=1, **options):
+    mp, link, _ = connected(t, REPORT, keepalive=keepalive, reconn=False, **options)
+    last = time.monotonic()
+    for n in range(pings):
+        link.expect(broker.PINGREQ, within=keepalive + 2)
+        now = time.monotonic()
+        t.between(now - last, *((0.95 * keepalive, 1.4 * keepalive) if n == 0 else (0.95 * due, 1.1 * due + 0.4)),
+                  "seconds before a ping")
+        last = now
+    link.expect_end(within=due + 2)
+    t.between(time.monotonic() - last, 0.95 * due, 1.1 * due + 0.4, "seconds until the link counts as dead")
+    mp.expect("error True -1")
+    mp.tell()
+
+
+@scenario(idle=True)
+def no_answer_within_keepalive_is_a_dead_link(t):
+    dead(t, 2, 2)
+
+
+@scenario(idle=True)
+def no_answer_within_10_s_is_a_dead_link(t):
+    dead(t, 12, 10)
+
+
+@scenario(idle=True)
+def unanswered_pings_are_repeated_pingmaxnum_times(t):
+    dead(t, 1, 1, pings=4, pingmaxnum=3)
+
+
+@scenario(idle=True)
+def an_answer_starts_the_count_anew(t):
+    mp, link, _ = connected(t, IDLE, keepalive=1, pingmaxnum=1)
+    for _ in range(2):
+        link.expect(broker.PINGREQ, broker.PINGREQ, within=3)  # the second repeats the first
+        link.send(broker.PINGRESP)
+    link.expect(broker.PINGREQ, within=3)
+    link.send(broker.PINGRESP)
+    done(mp, link)
+
+
+@scenario(idle=True)
+def no_answer_though_sending_succeeds(t):
+    mp, link, b = connected(t, """
+        while not told():
+            c.publish("t", "m")
+            pause(50)
+        hear()
+        c.disconnect()
+    """, keepalive=1)
+    end, pinged = time.monotonic() + 6, None
+    while link.buffer or link._fill(max(0, end - time.monotonic())):
+        if link.packet() == broker.PINGREQ:
+            pinged = pinged or time.monotonic()
+    t.between(time.monotonic() - (pinged or 0), 0.9, 1.7, "seconds from PINGREQ to the end")
+    link.strict = False
+    link = b.welcome(session=True, keepalive=1)
+    link.strict = False
+    mp.tell()
+
+
+@scenario(idle=True)
+def a_script_that_takes_nothing_has_no_dead_link(t):
+    mp, link, _ = connected(t, """
+        if _thread:
+            hear()
+        else:
+            while not told():
+                c.publish("t", "m")  # something has to do the work
+                pause(50)
+            hear()
+        n = 0
+        def cb(topic, msg):
+            global n, serving
+            n += 1
+            serving = topic != b"end"
+        c.set_callback(cb)
+        serve(c)
+        say(n)
+        c.disconnect()
+    """, keepalive=1)
+    link.strict = False
+    n, rest = link.send_while_room(broker.publish("in", b"x" * 1000) for _ in range(200000))
+    end, pings = time.monotonic() + 5, 0
+    while time.monotonic() < end:
+        if link.buffer or link._fill(0.1) is not None:
+            pings += link.packet() == broker.PINGREQ
+    t.between(pings, 1 if threaded(t) else 0, 12, "pings, though their answers cannot be read")
+    mp.tell()
+    link.send(rest, *[broker.PINGRESP] * pings, broker.publish("end"), within=20)
+    mp.expect(str(n + bool(rest) + 1), within=20)
+
+
+@scenario(threads=True, idle=True)
+def pings_go_on_while_a_callback_runs(t):
+    mp, link, _ = connected(t, """
+        def cb(topic, msg):
+            say("in")
+            hear()
+            say("out")
+        c.set_callback(cb)
+        c.wait_msg()
+        c.disconnect()
+    """, keepalive=1)
+    link.send(broker.publish("in", "m", qos=1, id=7))
+    mp.expect("in")
+    for _ in range(4):
+        link.expect(broker.PINGREQ, within=1.5)
+        link.send(broker.PINGRESP)
+    mp.tell()
+    mp.expect("out")
+    link.expect(broker.puback(7), broker.DISCONNECT)
+
+
+def system_calls(t, script, ready=lambda mp: None, seconds=4, **options):
+    mp, link, _ = connected(t, script, strace="all", **options)
+    ready(mp)
+    mp.asleep()
+    before = len(mp.calls())
+    link.idle(seconds * 1000)
+    calls = mp.calls()[before:]
+    t.true(len(calls) <= 5, f"{len(calls)} system calls in {seconds} idle seconds:\n" + "\n".join(calls))
+    return mp, link
+
+
+@scenario(threads=True, idle=True)
+def an_idle_client_wakes_for_nothing(t):
+    done(*system_calls(t, IDLE, keepalive=60))
+
+
+@scenario(idle=True)
+def a_waiting_client_wakes_for_nothing(t):
+    mp, link = system_calls(t, """
+        serve(c)
+        c.disconnect()
+    """, keepalive=60)
+    link.send(broker.publish("end"))
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(threads=True, idle=True)
+def a_client_with_a_waiting_thread_wakes_for_nothing(t):
+    mp, link = system_calls(t, """
+        end = start(outcome, c.wait_msg)
+        hear()
+        c.disconnect()
+        end()
+    """, keepalive=0)
+    done(mp, link)

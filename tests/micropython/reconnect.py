@@ -1,0 +1,1157 @@
+"""Outages one by one: when the client tries again, what it sends then, what the calls answer meanwhile, and how it reports
+what it may not repair. (All kinds of outages by all that a script may be doing: outages.py.)"""
+
+import textwrap
+import time
+
+import broker
+from harness import scenario
+from outage import HELPERS, BlackHole, Resolver, eventually, tasks, threaded
+
+
+def connected(t, script, **options):
+    options = {"keepalive": 0, **options}
+    return t.connected(textwrap.dedent(script), helpers=HELPERS, **options)
+
+
+def done(mp, link):
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+
+
+REST = """
+rest(c)
+until_state(c, 0)
+c.disconnect()
+"""
+
+
+# --- when
+
+def first_attempt(t, end, script=REST, prepare=None, ended=True):
+    mp, link, b = connected(t, script)
+    if prepare:
+        prepare(mp, link)
+    since = time.monotonic()
+    end(link)
+    if ended:
+        link.expect_end(within=0.7)  # at once, not with the next attempt
+    link = b.welcome(session=True, keepalive=0)
+    t.between(time.monotonic() - since, 0.74, 1.5, "seconds to the first attempt")
+    return mp, link
+
+
+@scenario(idle=True)
+def first_attempt_after_a_fin(t):
+    done(*first_attempt(t, lambda link: link.fin()))
+
+
+@scenario(idle=True)
+def first_attempt_after_a_reset(t):
+    done(*first_attempt(t, lambda link: link.rst(), ended=False))
+
+
+@scenario(idle=True)
+def first_attempt_after_garbage(t):
+    done(*first_attempt(t, lambda link: link.send(b"\xff\xff\xff\xff\xff\xff")))
+
+
+@scenario(idle=True)
+def first_attempt_while_the_script_waits(t):
+    mp, link = first_attempt(t, lambda link: link.fin(), """
+        serve(c)
+        c.disconnect()
+    """, lambda mp, link: mp.asleep())
+    link.send(broker.publish("in", "m", qos=1, id=3), broker.publish("end"))  # wait_msg has outlived the outage
+    mp.expect("got b'in' b'm'")
+    link.expect(broker.puback(3), broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def first_attempt_while_the_script_publishes(t):
+    mp, link = first_attempt(t, lambda link: link.rst(), """
+        said = True
+        while not told():
+            r = c.publish("t", "m")
+            if r is not said:
+                say(r)
+                said = r
+        hear()
+        c.disconnect()
+    """, ended=False)
+    mp.expect("False", "True")
+    link.strict = False
+    mp.tell()
+
+
+@scenario(idle=True, threads=True)
+def first_attempt_while_a_callback_runs(t):
+    mp, link = first_attempt(t, lambda link: link.fin(), """
+        def cb(topic, msg):
+            say("in")
+            hear()
+            until_state(c, 0)
+            say(c.get_mqttsta(), c.publish("t", "from the callback", qos=1))
+        c.set_callback(cb)
+        c.wait_msg()
+        c.disconnect()
+    """, lambda mp, link: (link.send(broker.publish("in", "m", qos=1, id=3)), mp.expect("in")))
+    mp.tell()
+    link.send(broker.puback(link.expect_publish("t", "from the callback", qos=1)))  # no PUBACK 3: that was another connection
+    mp.expect("0 True")
+    link.expect(broker.DISCONNECT)
+
+
+STEPS = (0.74, 1.35), (1.49, 2.65), (2.99, 5.2)
+
+
+def kicked(t, kick):
+    """The attempts after the first connection are kicked, and come later and later."""
+    mp, link, b = connected(t, "rest(c)\nc.disconnect()")
+    link.fin()
+    since = time.monotonic()
+    link.expect_end()
+    for low, high in STEPS:
+        link = b.accept()
+        t.between(time.monotonic() - since, low, high, "seconds to the next attempt")
+        link.expect_connect(keepalive=0)
+        kick(link)
+        since = time.monotonic()
+        if link.sock.fileno() >= 0:
+            link.expect_end()
+    b.nobody(4000)  # it would be 8 s now
+    mp.tell()
+
+
+@scenario(idle=True)
+def a_broker_that_takes_connect_and_kicks_is_no_storm(t):
+    kicked(t, lambda link: link.fin())
+
+
+@scenario(idle=True)
+def a_broker_that_welcomes_and_kicks_is_no_storm(t):
+    kicked(t, lambda link: (link.send(broker.connack(True)), link.fin()))
+
+
+@scenario(idle=True)
+def a_broker_that_resets_is_no_storm(t):
+    kicked(t, lambda link: link.rst())
+
+
+@scenario(idle=True)
+def a_refusal_is_retried_like_any_other_failure(t):
+    codes = iter((5, 3, 2))
+    kicked(t, lambda link: link.send(broker.connack(code=next(codes))))
+
+
+@scenario(idle=True)
+def a_closed_port_is_tried_later_and_later(t):
+    mp, link, b = connected(t, REST)
+    b.down()
+    link.fin()
+    since = time.monotonic()
+    link.expect_end()
+    time.sleep(max(0, since + 4.3 - time.monotonic()))  # two attempts are refused: at 1 and 3 s; the next is due at 7 s
+    b.up()
+    link = b.welcome(session=True, keepalive=0)
+    t.between(time.monotonic() - since, 5.2, 9.2, "seconds to the third attempt")
+    done(mp, link)
+
+
+@scenario(idle=True)
+def a_link_that_held_starts_the_delays_anew(t):
+    mp, link, b = connected(t, REST)
+    for hold, (low, high) in (0, STEPS[0]), (0, STEPS[1]), (2.7, STEPS[0]), (1.4, STEPS[0]), (0, STEPS[1]):
+        link.idle(hold * 1000)
+        link.fin()
+        since = time.monotonic()
+        link.expect_end()
+        link = b.welcome(session=True, keepalive=0)
+        t.between(time.monotonic() - since, low, high, f"seconds to the attempt after {hold} s")
+    done(mp, link)
+
+
+@scenario(idle=True)
+def a_connect_that_fails_is_not_repeated(t):
+    b = t.broker()
+    mp = t.mp("""
+        c = client(keepalive=0)
+        tell(c.connect)
+        rest(c)
+        say(c.get_mqttsta())
+    """, b, HELPERS)
+    link = b.accept()
+    link.expect_connect(keepalive=0)
+    link.send(broker.connack(code=3))
+    link.expect_end()
+    mp.expect("MQTTException 3")
+    b.nobody(2500)
+    mp.tell()
+    mp.expect("-1")
+
+
+# --- what is sent then
+
+@scenario(idle=True)
+def connect_is_repeated_as_it_was(t):
+    for clean in True, False:
+        b = t.broker()
+        mp = t.mp(f"""
+            c = client(keepalive=33, user="u", password="p")
+            c.set_last_will("will", "gone", True, 1)
+            c.connect({clean})
+            rest(c)
+            until_state(c, 0)
+            c.disconnect()
+        """, b, HELPERS)
+        fields = {"clean": clean, "keepalive": 33, "user": "u", "password": "p", "will": ("will", "gone", 1, True)}
+        b.welcome(**fields).fin()
+        done(mp, b.welcome(**fields))
+        mp.finish()
+
+
+@scenario(idle=True)
+def in_flight_is_sent_again_in_order(t):
+    for session in False, True:
+        mp, link, b = connected(t, """
+            for n, qos in enumerate((1, 2, 1, 2, 1)):
+                tell(c.publish, "t", str(n), n == 4, qos, False)
+            hear()
+            c.check_msg()
+            rest(c)
+            until_state(c, 0)
+            tell(c.publish, "t", "new", False, 1)
+            c.disconnect()
+        """)
+        mp.expect(*["True"] * 5)
+        ids = [link.expect_publish("t", str(n), qos, retain=n == 4) for n, qos in enumerate((1, 2, 1, 2, 1))]
+        link.send(broker.puback(ids[0]), broker.pubrec(ids[1]))
+        link.arrived()
+        mp.tell()
+        link.expect(broker.pubrel(ids[1]))
+        link.fin()
+        link.expect_end()
+        link = b.welcome(session=session, keepalive=0)
+        link.expect(broker.pubrel(ids[1]))
+        for n, qos in (2, 1), (3, 2), (4, 1):
+            t.equal(link.expect_publish("t", str(n), qos, retain=n == 4, dup=True), ids[n], "packet id")
+        link.send(broker.pubcomp(ids[1]), broker.puback(ids[2]), broker.pubrec(ids[3]), broker.puback(ids[4]))
+        link.expect(broker.pubrel(ids[3]))
+        link.send(broker.pubcomp(ids[3]))
+        mp.tell()
+        link.send(broker.puback(link.expect_publish("t", "new", 1)))
+        mp.expect("True")
+        link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def in_flight_survives_several_outages(t):
+    mp, link, b = connected(t, """
+        c.publish("t", "one", False, 2, False)
+        c.publish("t", "two", False, 1, False)
+        rest(c)
+        until_state(c, 0)
+        c.disconnect()
+    """)
+    one, two = link.expect_publish("t", "one", 2), link.expect_publish("t", "two", 1)
+    for stage in 0, 1, 2:
+        link.fin()
+        link.expect_end()
+        link = b.welcome(session=True, keepalive=0)
+        if stage < 2:
+            t.equal(link.expect_publish("t", "one", 2, dup=True), one, "packet id")
+        else:
+            link.expect(broker.pubrel(one))
+        t.equal(link.expect_publish("t", "two", 1, dup=True), two, "packet id")
+        if stage == 1:
+            link.send(broker.pubrec(one))
+            link.expect(broker.pubrel(one))
+    link.send(broker.pubcomp(one), broker.puback(two))
+    link.taken()
+    done(mp, link)
+
+
+SUBSCRIPTIONS = """
+for topic, qos in ("a", 0), ("b", 1), ("c", 2), ("refused", 1), ("gone", 2), ("late", 1):
+    tell(c.subscribe, topic, qos)
+tell(c.unsubscribe, "gone")
+rest(c)
+until_state(c, 0)
+c.disconnect()
+"""
+
+
+def subscribed(t):
+    mp, link, b = connected(t, SUBSCRIPTIONS)
+    for topic, qos in ("a", 0), ("b", 1), ("c", 2), ("refused", 1), ("gone", 2), ("late", 1):
+        id = link.expect_subscribe(topic, qos)
+        if topic == "late":
+            mp.expect("OSError ETIMEDOUT")
+        else:
+            link.send(broker.suback(id, 0x80 if topic == "refused" else qos))
+            mp.expect("MQTTException 128" if topic == "refused" else "None")
+    link.send(broker.unsuback(link.expect_unsubscribe("gone")))
+    mp.expect("None")
+    link.fin()
+    link.expect_end()
+    return mp, b
+
+
+def subscribed_again(link, *subscriptions):
+    for topic, qos in subscriptions:
+        link.send(broker.suback(link.expect_subscribe(topic, qos), qos))
+
+
+@scenario(idle=True)
+def a_broker_without_the_session_is_asked_for_the_subscriptions(t):
+    mp, b = subscribed(t)
+    link = b.welcome(session=False, keepalive=0)
+    subscribed_again(link, ("a", 0), ("b", 1), ("c", 2), ("late", 1))
+    link.idle(200)
+    done(mp, link)
+
+
+@scenario(idle=True)
+def a_broker_with_the_session_is_asked_for_what_it_did_not_answer(t):
+    mp, b = subscribed(t)
+    link = b.welcome(session=True, keepalive=0)
+    subscribed_again(link, ("late", 1))
+    link.idle(200)
+    done(mp, link)
+
+
+@scenario(idle=True)
+def what_is_refused_after_an_outage_is_not_asked_for_again(t):
+    mp, link, b = connected(t, """
+        for n, topic in enumerate("abc"):
+            tell(c.subscribe, topic, n)
+        rest(c)
+        until_state(c, 0)
+        c.disconnect()
+    """)
+    for n, topic in enumerate("abc"):
+        link.send(broker.suback(link.expect_subscribe(topic, n), n))
+        mp.expect("None")
+    link.fin()
+    link = b.welcome(session=False, keepalive=0)
+    for n, topic in enumerate("abc"):
+        link.send(broker.suback(link.expect_subscribe(topic, n), 0x80 if topic == "b" else n))
+    link.idle(50)
+    link.fin()
+    link = b.welcome(session=False, keepalive=0)
+    subscribed_again(link, ("a", 0), ("c", 2))
+    link.idle(200)
+    done(mp, link)
+
+
+@scenario(idle=True)
+def a_subscription_that_an_outage_interrupts_is_asked_for_again(t):
+    mp, link, b = connected(t, """
+        tell(c.subscribe, "t", 1)
+        rest(c)
+        until_state(c, 0)
+        c.disconnect()
+    """)
+    link.expect_subscribe("t", 1)
+    link.fin()
+    link = b.welcome(session=True, keepalive=0)
+    subscribed_again(link, ("t", 1))
+    mp.match("None|OSError ETIMEDOUT")
+    done(mp, link)
+
+
+@scenario(idle=True)
+def an_unsubscription_that_an_outage_interrupts(t):
+    for session in False, True:
+        mp, link, b = connected(t, """
+            tell(c.subscribe, "t", 1)
+            tell(c.unsubscribe, "t")
+            rest(c)
+            until_state(c, 0)
+            c.disconnect()
+        """)
+        subscribed_again(link, ("t", 1))
+        mp.expect("None")
+        link.expect_unsubscribe("t")
+        link.fin()
+        link = b.welcome(session=session, keepalive=0)
+        if session:
+            link.send(broker.unsuback(link.expect_unsubscribe("t")))
+        mp.match("None|OSError .*")
+        link.idle(200)
+        done(mp, link)
+
+
+@scenario(idle=True)
+def incoming_qos2_stays_exactly_once(t):
+    mp, link, b = connected(t, """
+        serve(c)
+        c.disconnect()
+    """)
+    link.send(broker.publish("in", "1", 2, 5))
+    mp.expect("got b'in' b'1'")
+    link.expect(broker.pubrec(5))
+    link.fin()
+    link.expect_end()
+    link = b.welcome(session=True, keepalive=0)
+    link.send(broker.publish("in", "1", 2, 5, dup=True))  # the PUBREC was lost
+    link.expect(broker.pubrec(5))
+    link.send(broker.pubrel(5))
+    link.expect(broker.pubcomp(5))
+    link.send(broker.publish("in", "2", 2, 5), broker.publish("end"))
+    mp.expect("got b'in' b'2'")
+    link.expect(broker.pubrec(5), broker.DISCONNECT)
+
+
+# --- what the calls answer meanwhile
+
+@scenario(idle=True)
+def a_publish_that_an_outage_interrupts_is_delivered_later(t):
+    for qos in 1, 2:
+        mp, link, b = connected(t, f"""
+            clock(c.publish, "t", "m", qos={qos})
+            rest(c)
+            until_state(c, 0)
+            c.disconnect()
+        """)
+        id = link.expect_publish("t", "m", qos=qos)
+        link.fin()
+        mp.took("False", 0, 300)
+        link.expect_end()
+        link = b.welcome(session=True, keepalive=0)
+        t.equal(link.expect_publish("t", "m", qos=qos, dup=True), id, "packet id")
+        link.send(broker.puback(id) if qos == 1 else broker.pubrec(id))
+        if qos == 2:
+            link.expect(broker.pubrel(id))
+            link.send(broker.pubcomp(id))
+        link.taken()
+        done(mp, link)
+
+
+CALLS = """
+until_state(c, 1)
+if PHASE:
+    rest(c)
+clock(c.get_mqttsta)
+clock(c.publish, "t", "lost")
+clock(c.publish, "t", "kept1", False, 1)
+clock(c.publish, "t", "kept2", False, 2)
+clock(c.publish, "t", "kept3", False, 1, False)
+clock(c.subscribe, "t")
+clock(c.unsubscribe, "t")
+clock(c.ping)
+clock(c.check_msg)
+n = 3
+while True:
+    r = c.publish("t", "fill", False, 1)
+    if r is None:
+        break
+    n += 1
+say(n >= 16)
+clock(c.publish, "t", "no room", False, 2)
+clock(c.publish, "t", "lost")
+"""
+
+
+def calls(mp):
+    mp.took("1", 0, 50)
+    for _ in range(3):
+        mp.took("False", 0, 50)
+    mp.match("(True|False) after [0-9]+ ms")  # `wait=False`
+    mp.took("OSError ENOTCONN", 0, 50)
+    mp.took("OSError ENOTCONN", 0, 50)
+    mp.took("None", 0, 50)
+    mp.took("None", 0, 50)
+    mp.expect("True")
+    mp.took("None", 0, 50)
+    mp.took("False", 0, 50)
+
+
+@scenario(idle=True)
+def calls_between_two_attempts(t):
+    mp, link, b = connected(t, CALLS + REST, names={"PHASE": 0})
+    link.fin()
+    link.expect_end()
+    calls(mp)
+    link = b.welcome(session=True, keepalive=0)
+    link.expect_publish("t", "kept1", 1)
+    link.expect_publish("t", "kept2", 2)
+    link.expect_publish("t", "kept3", 1)
+    link.expect_publish("t", "fill", 1)
+    link.strict = False
+    mp.tell()
+
+
+def in_phase(t, phase, mp, link, b):
+    """Has the reconnection hang in this phase; what is returned has to be kept."""
+    choke = t._part(BlackHole(listener=b.listener)) if phase == "tcp" else None
+    if phase == "port":
+        b.down()
+    link.fin()
+    link.expect_end()
+    if phase == "connack":
+        link = b.accept()
+        link.expect_connect(keepalive=0)
+    elif phase == "dns":
+        eventually(t, lambda: b.resolver.asked() > 1, "the resolver is not asked again", 3)
+    else:
+        time.sleep(1.6)  # the attempt is under way
+    return link, choke
+
+
+def phase_of(t, phase, script):
+    b = t.broker()
+    options = {}
+    host = "127.0.0.1"
+    if phase == "dns":
+        b.resolver = Resolver(t)
+        host, options = "broker.test", {"environment": b.resolver.environment}
+    mp = t.mp("c = MQTTClient('c', HOST, PORT, keepalive=0)\nc.set_callback(show)\nc.connect()\nsay('connected')\n"
+              + script, b, HELPERS + f"HOST = {host!r}\n", PHASE=phase, **options)
+    link = b.welcome(keepalive=0)
+    mp.expect("connected")
+    if phase == "dns":
+        b.resolver.answer("hang")
+    return (mp, b, *in_phase(t, phase, mp, link, b))
+
+
+def calls_in(t, phase):
+    mp, b, link, _ = phase_of(t, phase, CALLS + """
+clock(c.disconnect)
+say(c.get_mqttsta())
+say(outcome(c.publish, "t", "x"))
+""")
+    mp.tell()
+    calls(mp)
+    mp.took("None", 0, 50)
+    mp.expect("-1", "OSError ENOTCONN")
+    if phase == "connack":
+        link.expect_end()
+    elif phase == "dns":
+        b.resolver.answer("127.0.0.1")  # the abandoned thread comes back, and touches nothing
+    if phase in ("connack", "dns"):
+        b.nobody(500)
+
+
+@scenario(idle=True)
+def calls_while_the_port_is_closed(t):
+    calls_in(t, "port")
+
+
+@scenario(idle=True)
+def calls_while_tcp_hangs(t):
+    calls_in(t, "tcp")
+
+
+@scenario(idle=True)
+def calls_while_connack_hangs(t):
+    calls_in(t, "connack")
+
+
+@scenario(idle=True, threads=True)
+def calls_while_the_resolver_hangs(t):
+    calls_in(t, "dns")
+
+
+def close_in(t, phase):
+    mp, b, link, choke = phase_of(t, phase, """
+until_state(c, 1)
+rest(c)
+clock(c.close)
+say(c.get_mqttsta())
+tell(c.check_msg)
+rest(c)
+tell(c.connect)
+c.disconnect()
+""")
+    mp.tell()
+    mp.took("None", 0, 50)
+    mp.expect("-1", "OSError ENOTCONN")
+    if phase == "connack":
+        link.expect_end()
+    if phase in ("connack", "dns"):
+        b.nobody(3000)  # no attempt follows
+    elif phase == "port":
+        b.up()
+        b.nobody(3000)
+    if phase == "tcp":
+        choke.close()
+        b.close()
+        b.up()
+    if phase == "dns":
+        b.resolver.answer("127.0.0.1")
+    mp.tell()
+    link = b.welcome(keepalive=0, session=True)
+    mp.expect("0")
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def close_while_the_port_is_closed(t):
+    close_in(t, "port")
+
+
+@scenario(idle=True)
+def close_while_tcp_hangs(t):
+    close_in(t, "tcp")
+
+
+@scenario(idle=True)
+def close_while_connack_hangs(t):
+    close_in(t, "connack")
+
+
+@scenario(idle=True, threads=True)
+def close_while_the_resolver_hangs(t):
+    close_in(t, "dns")
+
+
+@scenario(idle=True)
+def a_name_is_resolved_anew_for_each_attempt(t):
+    b = t.broker()
+    resolver = Resolver(t)
+    mp = t.mp("""
+        c = MQTTClient("c", "broker.test", PORT, keepalive=0)
+        c.connect()
+        rest(c)
+        until_state(c, 0)
+        c.disconnect()
+    """, b, HELPERS, environment=resolver.environment)
+    link = b.welcome(keepalive=0)
+    t.equal(resolver.asked(), 1, "questions to the resolver")
+    resolver.answer("gone")
+    link.fin()
+    link.expect_end()
+    eventually(t, lambda: resolver.asked() == 2, "the resolver is not asked again", 2)
+    other = t.broker(host="127.0.0.2", port=b.port)  # the broker has moved
+    resolver.answer("127.0.0.2")
+    link = other.welcome(keepalive=0)
+    t.equal(resolver.asked(), 3, "questions to the resolver")
+    done(mp, link)
+
+
+@scenario(idle=True)
+def a_connack_that_never_comes_ends_the_attempt(t):
+    mp, link, b = connected(t, REST)
+    link.fin()
+    link = b.accept()
+    since = time.monotonic()
+    link.expect_connect(keepalive=0)
+    link.expect_end(within=25)
+    t.between(time.monotonic() - since, 19, 22, "seconds")
+    done(mp, b.welcome(session=True, keepalive=0))
+
+
+# --- reconn=False
+
+SAY_ERROR = """
+main = _thread and _thread.get_ident()
+def on_error(text):
+    say("error", type(text) is str and text != "", c.get_mqttsta(), not _thread or _thread.get_ident() != main)
+"""
+
+
+FAILURES = {
+    "fin": (lambda link: link.fin(), 2),
+    "rst": (lambda link: link.rst(), 2),
+    "garbage": (lambda link: link.send(b"\xff\xff\xff\xff\xff\xff"), -1),
+}
+
+
+def each_failure(t, script, *lines, prepare=None):
+    """For each failure: one report, in which the state tells already; and beside it, in any order, these lines."""
+    for end, state in FAILURES.values():
+        mp, link, b = t.connected("c.error_register_cb(on_error)\nsay('ready')\n" + textwrap.dedent(script),
+                                  helpers=HELPERS + SAY_ERROR, reconn=False, keepalive=0)
+        mp.expect("ready")
+        if prepare:
+            prepare(mp, link)
+        end(link)
+        want = [f"error True {state} True", *lines]
+        got = [mp.line() for _ in want]
+        t.equal(sorted(got), sorted(want), "lines")
+        mp.silent(150)
+        b.nobody(50)
+        mp.tell()
+        mp.expect(str(state), "OSError ENOTCONN", "None")
+        mp.finish()
+        link.strict = False
+
+
+AFTERWARDS = """
+hear()
+say(c.get_mqttsta())
+tell(c.wait_msg)
+tell(c.disconnect)
+"""
+
+
+@scenario(idle=True, threads=True)
+def a_failure_is_reported_while_the_script_does_nothing(t):
+    each_failure(t, AFTERWARDS)
+
+
+@scenario
+def a_failure_is_reported_while_the_script_checks(t):
+    each_failure(t, """
+        while True:
+            try:
+                c.check_msg()
+            except OSError:
+                say("raised", c.get_mqttsta() in (2, -1))
+                break
+            pause(5)
+    """ + AFTERWARDS.replace("\n", "\n" + " " * 8), "raised True")
+
+
+@scenario
+def a_failure_is_reported_while_the_script_waits(t):
+    each_failure(t, """
+        try:
+            c.wait_msg()
+        except OSError:
+            say("raised", c.get_mqttsta() in (2, -1))
+    """ + AFTERWARDS.replace("\n", "\n" + " " * 8), "raised True")
+
+
+@scenario
+def a_failure_is_reported_while_the_script_publishes(t):
+    for qos in 0, 1, 2:
+        each_failure(t, f"""
+            try:
+                while c.publish("t", "m", qos={qos}):
+                    pause(5)
+                say("returned")
+            except OSError:
+                say("raised", c.get_mqttsta() in (2, -1))
+        """ + AFTERWARDS.replace("\n", "\n" + " " * 12), "raised True", prepare=lambda mp, link: link.packet())
+
+
+@scenario(threads=True)
+def a_failure_is_reported_while_a_callback_runs(t):
+    each_failure(t, """
+        def cb(topic, msg):
+            say("in")
+            hear()
+        c.set_callback(cb)
+        c.wait_msg()
+    """ + AFTERWARDS.replace("\n", "\n" + " " * 8).replace("hear()", "pass"),
+        prepare=lambda mp, link: (link.send(broker.publish("t", "m")), mp.expect("in")))
+
+
+@scenario(threads=True)
+def a_failure_that_many_threads_meet_is_one_failure(t):
+    each_failure(t, """
+        def work(f, *args):
+            try:
+                while True:
+                    f(*args)
+                    pause(1)
+            except OSError:
+                say("raised", c.get_mqttsta() in (2, -1))
+        ends = [start(work, c.publish, "t", "m", False, 0) for _ in range(3)]
+        ends += [start(work, c.publish, "t", "m", False, 1) for _ in range(2)]
+        ends += [start(work, c.wait_msg), start(work, c.check_msg)]
+        for end in ends:
+            end()
+    """ + AFTERWARDS.replace("\n", "\n" + " " * 8), *["raised True"] * 7, prepare=lambda mp, link: link.packet())
+
+
+@scenario
+def no_report_when_the_script_ends_the_connection(t):
+    for call in "close", "disconnect":
+        mp, link, b = t.connected(f"""
+            c.error_register_cb(on_error)
+            c.{call}()
+            rest(c)
+        """, helpers=HELPERS + SAY_ERROR, reconn=False)
+        if call == "disconnect":
+            link.expect(broker.DISCONNECT)
+        link.expect_end()
+        mp.silent(200)
+        mp.tell()
+
+
+@scenario
+def no_report_with_reconnection(t):
+    mp, link, b = connected(t, "c.error_register_cb(lambda text: say(text))" + REST)
+    mp.asleep() if threaded(t) else None
+    link.fin()
+    done(mp, b.welcome(session=True, keepalive=0))
+
+
+@scenario
+def no_report_of_a_connect_that_fails(t):
+    b = t.broker()
+    mp = t.mp("""
+        c = client(reconn=False)
+        c.error_register_cb(lambda text: say("error"))
+        tell(c.connect)
+        rest(c)
+    """, b, HELPERS)
+    link = b.accept()
+    link.expect_connect()
+    link.fin()
+    mp.match("MQTTException .*")
+    mp.silent(200)
+    mp.tell()
+
+
+@scenario
+def an_exception_in_the_error_callback_is_printed_and_harms_nothing(t):
+    mp, link, b = t.connected("""
+        def cb(text):
+            raise ValueError("mine")
+        c.error_register_cb(cb)
+        for n in range(3):
+            say("ready")
+            rest(c)
+            c.close()
+            say(c.connect())
+            tell(c.publish, "t", "m")
+        c.disconnect()
+    """, helpers=HELPERS, reconn=False)
+    for _ in range(3):
+        mp.expect("ready")
+        link.fin()
+        link.expect_end()
+        mp.until("ValueError: mine")
+        mp.tell()
+        link = b.welcome()
+        mp.expect("0", "True")
+        link.expect_publish("t", "m")
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def the_error_callback_resumes(t):
+    mp, link, b = t.connected("""
+        def on_error(text):
+            try:
+                c.close()
+                c.connect()
+                c.subscribe("t", 1)
+                say("resumed")
+            except Exception as e:
+                say("failed:", words(e))
+        c.error_register_cb(on_error)
+        say("ready")
+        serving = True
+        while serving:
+            try:
+                c.wait_msg()
+            except OSError:
+                pause(1)
+        c.disconnect()
+    """, helpers=HELPERS, reconn=False)
+    mp.expect("ready")
+    for n in range(5):
+        link.fin() if n % 2 else link.rst()
+        link = b.welcome(session=False)
+        # all subscriptions of before, and the one that is asked for now, which may be the same
+        t.between(answer_subscribe(link, "t", 1), 1, 2, "SUBSCRIBE packets")
+        mp.expect("resumed")
+        link.send(broker.publish("t", str(n)))
+        mp.expect(f"got b't' b'{n}'")
+    link.send(broker.publish("end"))
+    link.expect(broker.DISCONNECT)
+
+
+def answer_subscribe(link, topic, qos):
+    """Answers one SUBSCRIBE, and another one that follows."""
+    link.send(broker.suback(link.expect_subscribe(topic, qos), qos))
+    if link._fill(0.1) is None and not link.buffer:
+        return 1
+    link.send(broker.suback(link.expect_subscribe(topic, qos), qos))
+    return 2
+
+
+@scenario(idle=True)
+def the_main_script_resumes(t):
+    mp, link, b = t.connected("""
+        reports = 0
+        def on_error(text):
+            global reports
+            reports += 1
+        c.error_register_cb(on_error)
+        for n in range(5):
+            try:
+                serve(c)
+            except OSError as e:
+                say("failed", c.get_mqttsta())
+            c.close()
+            tell(c.connect)
+            tell(c.subscribe, "t", 1)
+        serve(c)
+        say(reports)
+        c.disconnect()
+    """, helpers=HELPERS, reconn=False)
+    for n in range(5):
+        link.send(broker.publish("t", str(n)))
+        mp.expect(f"got b't' b'{n}'")
+        link.fin()
+        mp.expect("failed 2")
+        link = b.welcome(session=False)
+        mp.expect("0")
+        answer_subscribe(link, "t", 1)
+        mp.expect("None")
+    link.send(broker.publish("end"))
+    mp.expect("5")  # each failure was reported, however quick the script is
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(threads=True)
+def wait_msg_waits_with_a_connect_elsewhere(t):
+    b = t.broker()
+    for reconn in True, False:
+        mp = t.mp(f"""
+            c = client(reconn={reconn})
+            end = start(tell, c.connect)
+            hear()
+            serve(c)
+            end()
+            c.disconnect()
+        """, b, HELPERS)
+        link = b.accept()
+        link.expect_connect()
+        mp.tell()
+        mp.asleep()
+        mp.silent(100)
+        link.send(broker.connack())
+        mp.expect("0")
+        link.send(broker.publish("t", "m"), broker.publish("end"))
+        mp.expect("got b't' b'm'")
+        link.expect(broker.DISCONNECT)
+        mp.finish()
+
+
+# --- what is left behind
+
+@scenario(idle=True)
+def thirty_failed_attempts_leave_no_descriptor(t):
+    b = t.broker()
+    mp = t.mp("""
+        clients = [MQTTClient("c%d" % n, HOST, PORT, keepalive=0) for n in range(10)]
+        for c in clients:
+            c.connect()
+        say("connected")
+        rest(*clients)
+        for c in clients:
+            c.disconnect()
+    """, b, HELPERS)
+    links = []
+    for n in range(10):
+        links.append(b.welcome(client_id=f"c{n}", keepalive=0))
+    mp.expect("connected")
+    counts = []
+    for n in range(40):
+        link = links[n] if n < 10 else b.accept()
+        if n >= 10:
+            link.packet()
+        if n % 3 == 0:
+            link.rst()
+        elif n % 3 == 1 or n < 10:
+            link.fin()
+            link.expect_end()
+        else:
+            link.send(broker.connack(code=3))
+            link.expect_end()
+        if n % 10 == 9:
+            # the next attempts come one by one: what is open now is open while nobody tries
+            eventually(t, lambda: settled(mp, counts), f"open files: {mp.open_files()}, before {counts}")
+    mp.tell()
+
+
+def settled(mp, counts):
+    now = mp.open_files()
+    if not counts:
+        counts.append(now)
+        return False
+    if now < counts[0]:
+        counts[0] = now
+    return now <= counts[0]
+
+
+@scenario
+def the_thread_ends_with_disconnect_and_survives_close(t):
+    b = t.broker()
+    mp = t.mp("""
+        c = client()
+        say("made")
+        for f in c.connect, c.close, c.connect, c.disconnect, c.connect, c.connect, c.disconnect, c.disconnect:
+            hear()
+            tell(f)
+        hear()
+    """, b)
+    mp.expect("made")
+    t.equal(tasks(mp), 1, "threads")
+    threads = 1 + threaded(t)
+    for call, running in (("connect", threads), ("close", threads), ("connect", threads), ("disconnect", 1),
+                          ("connect", threads), ("connect", threads), ("disconnect", 1), ("disconnect", 1)):
+        mp.tell()
+        if call == "connect":
+            b.welcome().strict = False
+            mp.expect("0")
+        else:
+            mp.expect("None")
+        eventually(t, lambda: tasks(mp) == running, f"{tasks(mp)} threads after {call}, expected {running}", 0.5)
+    mp.tell()
+
+
+@scenario(idle=True)
+def disconnect_ends_the_thread_in_every_phase(t):
+    for phase in "port", "tcp", "connack":
+        mp, b, link, choke = phase_of(t, phase, """
+until_state(c, 1)
+rest(c)
+c.disconnect()
+say("disconnected")
+hear()
+""")
+        mp.tell()
+        mp.expect("disconnected")
+        eventually(t, lambda: tasks(mp) == 1, "the thread does not end", 0.5)
+        mp.tell()
+        mp.finish()
+
+
+SCRUB = """
+def scrub(depth):  # the collector takes what it finds on the stack for a pointer
+    return depth and scrub(depth - 1) + depth
+"""
+
+
+def dropped(t, kick, check):
+    """Clients that are dropped without `disconnect`; a stale pointer may keep one or two."""
+    b = t.broker()
+    mp = t.mp("""
+        def make(n):
+            for i in range(n):
+                c = MQTTClient("c%d" % i, HOST, PORT, keepalive=0, reconn=RECONN)
+                c.error_register_cb(lambda text: None)
+                c.connect()
+                all.append(c)
+            c = None
+        all = []
+        make(8)
+        say("made")
+        rest(*all)
+        all.clear()
+        all = None
+        scrub(30)
+        gc.collect()
+        scrub(30)
+        gc.collect()
+        say("collected")
+        hear()
+    """, b, HELPERS + SCRUB, RECONN=kick != "report")
+    links = [b.welcome(client_id=f"c{n}", keepalive=0) for n in range(8)]
+    mp.expect("made")
+    files = mp.open_files()
+    if kick:
+        for link in links:
+            link.fin()
+            link.expect_end()
+    mp.tell()
+    mp.expect("collected")
+    check(mp, b, links, files)
+    mp.tell()
+
+
+@scenario
+def a_dropped_client_closes_its_socket_and_ends_its_thread(t):
+    def check(mp, b, links, files):
+        eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)
+        ended = [link for link in links if link._fill(0.05) is False]
+        t.between(len(ended), 6, 8, "closed connections")
+    dropped(t, None, check)
+
+
+@scenario(idle=True)
+def a_dropped_client_does_not_reconnect(t):
+    def check(mp, b, links, files):
+        eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)
+        time.sleep(1.6)  # they would all have tried by now
+        came = 0
+        b.listener.setblocking(False)
+        try:
+            while True:
+                b.listener.accept()[0].close()
+                came += 1
+        except BlockingIOError:
+            pass
+        t.between(came, 0, 2, "connections")
+    dropped(t, "fin", check)
+
+
+@scenario(idle=True)
+def a_dropped_client_that_has_failed_ends_its_thread(t):
+    def check(mp, b, links, files):
+        eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)
+    dropped(t, "report", check)
+
+
+@scenario(idle=True)
+def a_script_that_ends_while_it_reconnects(t):
+    for phase in "port", "tcp", "connack":
+        mp, b, link, choke = phase_of(t, phase, "until_state(c, 1)\nrest(c)\nsay('end')\n")
+        mp.tell()
+        mp.expect("end")
+        mp.finish(2)
+
+
+@scenario(threads=True, idle=True)
+def four_publishers_and_a_waiter_through_two_outages(t):
+    mp, link, b = connected(t, """
+        import _thread
+        lock = _thread.allocate_lock()
+        stop = False
+        def work(k):
+            n = [0, 0, 0]
+            while not stop:
+                qos = sum(n) % 3
+                if c.publish("t%d/%d" % (k, qos), str(n[qos]), False, qos) is not None:
+                    n[qos] += 1
+                pause(10)
+            say("worker", k, *n)
+        ends = [start(work, k) for k in range(4)]
+        end = start(serve, c)
+        hear()
+        stop = True
+        for e in ends:
+            e()
+        say("stopped")
+        end()
+        c.disconnect()
+    """)
+    got = {}
+    for n in range(3):
+        with link.answering() as side:
+            link.send(broker.publish("in", str(n), qos=1, id=n + 1))
+            mp.expect(f"got b'in' b'{n}'")
+            if n == 2:
+                mp.tell()
+                lines = sorted(mp.line() for _ in range(4))
+                mp.expect("stopped")
+                link.send(broker.publish("end"))
+                mp.finish()
+            else:
+                until = time.monotonic() + 0.5
+                while time.monotonic() < until or len(side.published) < 20:
+                    time.sleep(0.01)
+                link.rst()
+                side.thread.join(5)
+                side.error = None
+        link.ids.clear()
+        for raw in side.packets:
+            if raw[0] >> 4 == broker.PUBLISH:
+                body = broker.body(raw)
+                topic, qos = body[2:6].decode(), raw[0] >> 1 & 3
+                got.setdefault(topic, []).append(int(body[6 + 2 * (qos > 0):]))
+        if n < 2:
+            link = b.welcome(session=True, keepalive=0)
+            link.strict = False
+    for k, line in enumerate(lines):
+        counts = [int(word) for word in line.split()[2:]]
+        for qos in 1, 2:
+            t.equal(sorted(set(got.get(f"t{k}/{qos}", []))), list(range(counts[qos])), f"messages t{k}/{qos}")
