@@ -258,11 +258,7 @@ fn assist<P: Port>(port: &P) -> CallResult<P, Option<Time>> {
 /// What failed, or [`Error::NotConnected`] if another thread closed the client meanwhile.
 pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u8>> {
     let deadline = port.now().after(CONNECT_TIMEOUT);
-    let (epoch, dialer) =
-        port.with(|client, stack| (client.dial(stack, clean_session), client.dialer.take()));
-    if let Some(mut dialer) = dialer {
-        dialer.give_up(port);
-    }
+    let epoch = port.with(|client, stack| client.dial(stack, clean_session));
     let result =
         dial(port, &mut Dialer::new(epoch, deadline)).and_then(|()| greet(port, epoch, deadline));
     port.with(|client, stack| match result {
@@ -287,7 +283,7 @@ pub struct Dialer<S: TcpClientStack> {
     epoch: u8,
     deadline: Time,
     address: Option<SocketAddr>,
-    socket: Option<S::TcpSocket>,
+    pub(crate) socket: Option<S::TcpSocket>,
 }
 
 impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>> Dialer<S> {
@@ -618,10 +614,10 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Received> {
             return Step::Done(Ok(Received::Skipped(size)));
         }
         // What arrived before the connection failed is delivered all the same.
-        if !idle || client.fault().is_some() {
-            if let Some(tag) = client.deliver() {
-                return Step::Done(Ok(Received::Message(tag.size)));
-            }
+        if (!idle || client.fault().is_some())
+            && let Some(tag) = client.deliver()
+        {
+            return Step::Done(Ok(Received::Message(tag.size)));
         }
         if idle && first {
             Step::Done(Err(Error::NotConnected))

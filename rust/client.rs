@@ -566,7 +566,8 @@ where
     fn hang_up(&mut self, stack: &mut S) {
         self.phase = Phase::Idle;
         self.fault = None;
-        if let Some(socket) = self.socket.take() {
+        let dialing = self.dialer.take().and_then(|dialer| dialer.socket);
+        for socket in [self.socket.take(), dialing].into_iter().flatten() {
             // Nothing can be done about a socket that fails to close.
             let _ = stack.close(socket);
         }

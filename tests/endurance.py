@@ -92,9 +92,9 @@ for n in range(N):
     for qos in 1, 2:
         while c.publish("q%d" % qos, str(n), False, qos, n % 8 == 0) is None:
             pause(5)
-    late = late and not (n % 8 == 0 and told())
+    late = late and not ((n % 8 == 0 or n > N * 9 // 10) and told())
     # the last tenth lasts until the outages are over
-    pause(max(1, int(PACE * 2), 100 if late and n > N * 9 // 10 else 0))
+    pause(500 if late and n > N * 9 // 10 else max(1, int(PACE * 2)))
 say("published")
 if not late:
     hear()
@@ -177,7 +177,7 @@ def receiver(t, messages, cuts, restarts, seed=2, quiet=True):
                 peer.publish(f"q{qos}", str(n), qos)
             time.sleep(max(0, start + 2 * n * pause - time.monotonic()))
             if n > messages * 9 // 10 and weather.is_alive():
-                time.sleep(0.1)  # the last tenth lasts until the outages are over
+                time.sleep(0.5)  # the last tenth lasts until the outages are over
     sender = threading.Thread(target=publish, daemon=True)
     sender.start()
     while True:

@@ -246,8 +246,8 @@ static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
     world.reported = outcome;
 }
 
-static umqtt_message_t *port_message_new(umqtt_object_t *owner, size_t topic, size_t payload) {
-    CHECK(owner == &world && world.lock != NULL);
+static umqtt_message_t *port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic, size_t payload) {
+    CHECK(owner == &world && world.lock != NULL && *link == NULL);
     if (payload > world.largest) {
         return NULL;
     }
@@ -257,6 +257,7 @@ static umqtt_message_t *port_message_new(umqtt_object_t *owner, size_t topic, si
     message->topic_len = topic;
     message->payload = message->payload_data = malloc(payload);
     message->payload_len = payload;
+    *link = message;
     return message;
 }
 

@@ -127,8 +127,9 @@ fn given_up_while_dialing() {
             rig.pass(100);
         }
         assert_eq!(rig.status(), Status::Connecting);
-        end(&rig);
         rig.script([Step::Close]);
+        end(&rig);
+        assert!(rig.is_over());
         assert_eq!(rig.receive(false), Err(Error::NotConnected));
     }
 }
