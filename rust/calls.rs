@@ -151,7 +151,7 @@ fn repeat<P: Port, T>(
     let mut first = true;
     let mut reading = false;
     loop {
-        let service = if port.has_thread() {
+        let mut service = if port.has_thread() {
             None
         } else {
             assist(port)?
@@ -161,8 +161,13 @@ fn repeat<P: Port, T>(
             if mem::take(&mut reading) {
                 client.end_reading();
             }
+            let was_up = client.status() == Status::Connected;
             let outcome = step(client, stack, now, first);
             if let Step::Wait(wait) = &outcome {
+                if was_up && client.status() != Status::Connected {
+                    // What there is to serve is not what it was.
+                    service = service.and(Some(now));
+                }
                 client.will_wait();
                 reading = wait.readable;
                 if reading {
