@@ -450,6 +450,7 @@ class Broker:
 
     def down(self):
         """Refuses connections from now on; those that stand, stand."""
+        self.listener.shutdown(socket.SHUT_RDWR)  # also where another thread has just forked
         self.listener.close()
 
     def accept(self, within=10):

@@ -128,7 +128,10 @@ class Pair:
 
     def cut(self, how, way=None, count=0):
         self.how, self.budget = how, None if way is None else [way, count]
-        self.wake.send(b"x")
+        try:
+            self.wake.send(b"x")
+        except OSError:
+            pass  # it has ended by itself
 
     def run(self):
         client, server = self.socks
@@ -411,8 +414,11 @@ class BlackHole:
             self.fillers.append(filler)
 
     def close(self):
-        for sock in self.fillers + [self.listener] * self.own:
-            sock.close()
+        for filler in self.fillers:
+            filler.close()
+        if self.own and self.listener.fileno() >= 0:
+            self.listener.shutdown(socket.SHUT_RDWR)  # also where another thread has just forked
+            self.listener.close()
 
 
 def tasks(mp):

@@ -265,12 +265,12 @@ static void port_lock(umqtt_call_t *call) {
     #if MICROPY_PY_THREAD
     // Who has to wait does so in a queue, and nobody overtakes it: a thread that comes back at
     // once could otherwise keep the lock from all others.
-    if (core->queue || mp_thread_mutex_lock(&core->lock, 0) != 1) {
+    if (__atomic_load_n(&core->queue, __ATOMIC_RELAXED) || mp_thread_mutex_lock(&core->lock, 0) != 1) {
         MP_THREAD_GIL_EXIT();
         mp_thread_mutex_lock(&core->queue_lock, 1);
-        core->queue = true;
+        __atomic_store_n(&core->queue, true, __ATOMIC_RELAXED);
         mp_thread_mutex_lock(&core->lock, 1);
-        core->queue = false;
+        __atomic_store_n(&core->queue, false, __ATOMIC_RELAXED);
         mp_thread_mutex_unlock(&core->queue_lock);
         MP_THREAD_GIL_ENTER();
     }

@@ -46,7 +46,7 @@ typedef struct _umqtt_core_t {
     #if MICROPY_PY_THREAD
     mp_thread_mutex_t lock;
     mp_thread_mutex_t queue_lock;
-    volatile bool queue;
+    bool queue;
     #endif
     #if UMQTT_LINUX
     // Readable while `to_wake` waits have to end; -1: not made yet.

@@ -204,6 +204,25 @@ def a_script_that_takes_nothing_has_no_dead_link(t):
 
 
 @scenario(threads=True, idle=True)
+def an_unread_message_hides_no_dead_link(t):
+    # The receive buffer has room: an answer would be there, behind the message
+    for reconn in True, False:
+        mp, link, b = connected(t, REPORT, keepalive=1, reconn=reconn)
+        link.send(broker.publish("in", "m"))
+        for _ in range(2):
+            link.expect(broker.PINGREQ, within=2)
+            link.send(broker.PINGRESP)
+        link.expect(broker.PINGREQ, within=2)
+        link.expect_end(within=3)
+        if reconn:
+            b.welcome(session=True, keepalive=1).strict = False
+        else:
+            mp.expect("error True -1")
+        mp.tell()
+        mp.finish()
+
+
+@scenario(threads=True, idle=True)
 def pings_go_on_while_a_callback_runs(t):
     mp, link, _ = connected(t, """
         def cb(topic, msg):

@@ -218,7 +218,7 @@ def run(t, outage, doing, reconn):
         mp.expect("in the callback")
     elif doing == "publish":
         peer.wait(lambda: len(peer.messages) >= 12, "messages of the script")
-    else:
+    elif doing != "nothing":
         publish("before")
 
     end = outage(t, m, proxy)

@@ -576,7 +576,7 @@ c.disconnect()
         b.nobody(3000)
     if phase == "tcp":
         choke.close()
-        b.close()
+        b.down()
         b.up()
     if phase == "dns":
         b.resolver.answer("127.0.0.1")

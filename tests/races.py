@@ -1,0 +1,82 @@
+"""Runs a script with many threads on one client under Helgrind, and fails if it reports a race in our code.
+
+    make STRIP= && python3 tests/races.py build/unix/micropython
+
+The names of functions are needed, so the binary must not be stripped; `valgrind` and `mosquitto` must be installed.
+MicroPython without a GIL has races of its own, which are counted and left alone. Not part of `make test`: it takes minutes.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, "tests")
+import harness  # noqa: E402
+
+SCRIPT = """
+import _thread, time
+from umqtt import MQTTClient
+c = MQTTClient("races", "127.0.0.1", PORT, keepalive=1)
+c.set_callback(lambda topic, msg: None)
+c.connect()
+c.subscribe("races/#", 2)
+ended = 0
+
+def wait():
+    global ended
+    try:
+        while True:
+            c.wait_msg()
+    except OSError:
+        ended += 1
+
+def publish(qos):
+    global ended
+    for n in range(40):
+        c.publish("races/%d" % qos, "m" * 50, qos=qos)
+        c.get_mqttsta()
+    ended += 1
+
+_thread.start_new_thread(wait, ())
+for qos in (0, 1, 2):
+    _thread.start_new_thread(publish, (qos,))
+while ended < 3:
+    time.sleep_ms(20)
+time.sleep_ms(3000)
+c.close()
+while ended < 4:
+    time.sleep_ms(20)
+c.connect()
+c.publish("races", "m", qos=1)
+c.disconnect()
+time.sleep_ms(500)
+print("done")
+"""
+OURS = re.compile(r"umqtt|modumqtt\.c|\bport\.c")
+
+
+def main(binary):
+    test = harness.Test(binary, 600)
+    port = test.mosquitto().port
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script, tempfile.NamedTemporaryFile("r") as log:
+        script.write(SCRIPT.replace("PORT", str(port)))
+        script.flush()
+        ran = subprocess.run(["valgrind", "--tool=helgrind", f"--log-file={log.name}", binary, script.name],
+                             capture_output=True, text=True, timeout=600)
+        reports = re.split(r"==\d+== -{60,}\n", log.read())
+    test.close()
+    if "done" not in ran.stdout:
+        sys.exit(f"the script failed: {ran.stdout}{ran.stderr}")
+    races = [report for report in reports if "Possible data race" in report]
+    # The place of the access, and of the one that it conflicts with. The queue of the lock is one atomic byte, which
+    # Helgrind does not know.
+    places = [(report, re.findall(r"==    at 0x\w+: (.*)", report)[:2]) for report in races]
+    ours = [report for report, at in places if any(map(OURS.search, at)) and not all("port_lock" in place for place in at)]
+    print(*ours, sep="\n")
+    print(f"{len(ours)} races in our code, {len(races) - len(ours)} in MicroPython")
+    sys.exit(1 if ours else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
