@@ -98,7 +98,7 @@ def on_message(topic, msg):
     elif topic == b"in/callback":
         say("in the callback")
         while not told():
-            attempt(c.publish, "out/0", "0", False, 0)
+            attempt(c.publish, "out/callback", "0", False, 1)  # without threads something has to do the work
         hear()
     else:
         say("got", msg)
@@ -139,7 +139,9 @@ elif DOING == "wait":
     def wait():
         while not got_end:
             attempt(c.wait_msg)
+    _thread.stack_size(0x2000)
     ends.append(start(wait))
+    _thread.stack_size(0)
     hear()
 elif DOING == "check":
     while not told():

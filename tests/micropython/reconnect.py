@@ -606,6 +606,75 @@ def close_while_the_resolver_hangs(t):
     close_in(t, "dns")
 
 
+@scenario(idle=True, threads=True)
+def the_thread_in_the_resolver_is_abandoned(t):
+    mp, b, _, _ = phase_of(t, "dns", """
+until_state(c, 1)
+rest(c)
+clock(c.disconnect)
+hear()
+tell(c.connect)
+rest(c)
+c.disconnect()
+say("disconnected")
+hear()
+""")
+    mp.tell()
+    mp.took("None", 0, 50)
+    mp.asleep()
+    t.equal(tasks(mp), 2, "threads while the resolver hangs")
+    asked = b.resolver.asked()
+    mp.tell()
+    eventually(t, lambda: b.resolver.asked() > asked, "connect does not ask the resolver")
+    b.resolver.answer("127.0.0.1")  # to both of them
+    link = b.welcome(keepalive=0)
+    mp.expect("0")
+    b.nobody(500)
+    t.equal(tasks(mp), 2, "threads when the resolver has answered")
+    done(mp, link)
+    mp.expect("disconnected")
+    eventually(t, lambda: tasks(mp) == 1, "the thread does not end", 0.5)
+    mp.tell()
+
+
+@scenario(idle=True, threads=True)
+def wait_msg_ends_with_disconnect_and_close_while_reconnecting(t):
+    for phase in "port", "tcp", "connack":
+        for call, outcome in ("disconnect", "None"), ("close", "OSError .*"):
+            mp, b, _, _ = phase_of(t, phase, f"""
+end = start(tell, c.wait_msg)
+until_state(c, 1)
+hear()
+c.{call}()
+t0 = time.ticks_ms()
+end()
+clock(lambda: time.ticks_diff(time.ticks_ms(), t0) < 100)
+""")
+            mp.asleep()
+            mp.tell()
+            mp.match(outcome)
+            mp.took("True", 0, 50)
+            mp.finish()
+
+
+@scenario(idle=True)
+def ctrl_c_ends_a_wait_while_reconnecting(t):
+    for phase in "port", "tcp", "connack":
+        mp, b, _, _ = phase_of(t, phase, """
+try:
+    c.wait_msg()
+except KeyboardInterrupt:
+    say("interrupted", c.get_mqttsta())
+clock(c.publish, "t", "m", False, 1)
+clock(c.disconnect)
+""")
+        mp.interrupt()
+        mp.expect("interrupted 1", within=2)
+        mp.took("False", 0, 50)
+        mp.took("None", 0, 50)
+        mp.finish()
+
+
 @scenario(idle=True)
 def a_name_is_resolved_anew_for_each_attempt(t):
     b = t.broker()
@@ -714,17 +783,30 @@ def a_failure_is_reported_while_the_script_waits(t):
     """ + AFTERWARDS.replace("\n", "\n" + " " * 8), "raised True")
 
 
+def failure_while_publishing(t, qos):
+    each_failure(t, f"""
+        try:
+            while c.publish("t", "m", qos={qos}):
+                pause(5)
+            say("returned")
+        except OSError:
+            say("raised", c.get_mqttsta() in (2, -1))
+    """ + AFTERWARDS.replace("\n", "\n" + " " * 8), "raised True", prepare=lambda mp, link: link.packet())
+
+
 @scenario
-def a_failure_is_reported_while_the_script_publishes(t):
-    for qos in 0, 1, 2:
-        each_failure(t, f"""
-            try:
-                while c.publish("t", "m", qos={qos}):
-                    pause(5)
-                say("returned")
-            except OSError:
-                say("raised", c.get_mqttsta() in (2, -1))
-        """ + AFTERWARDS.replace("\n", "\n" + " " * 12), "raised True", prepare=lambda mp, link: link.packet())
+def a_failure_is_reported_while_the_script_publishes_qos0(t):
+    failure_while_publishing(t, 0)
+
+
+@scenario
+def a_failure_is_reported_while_the_script_publishes_qos1(t):
+    failure_while_publishing(t, 1)
+
+
+@scenario
+def a_failure_is_reported_while_the_script_publishes_qos2(t):
+    failure_while_publishing(t, 2)
 
 
 @scenario(threads=True)

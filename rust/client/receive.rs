@@ -1,0 +1,395 @@
+//! Receiving: packets as they come in, byte by byte if need be, and messages on their way to the
+//! script.
+
+use core::mem;
+
+use embedded_nal::{TcpClientStack, nb};
+
+use super::{ACKS, Appetite, Client, Fault, Part, Phase, Reading, Stop};
+use crate::{
+    config::KEPT,
+    memory::{Inbox, Memory, Tag},
+    packet::{
+        Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, check_topic, publish_flags,
+    },
+    time::Time,
+};
+
+impl<S, M> Client<S, M>
+where
+    S: TcpClientStack<Error: Clone + Copy>,
+    M: Memory,
+{
+    /// Parses what is there and reads on, as far as the appetite goes.
+    pub(super) fn receive(
+        &mut self,
+        stack: &mut S,
+        appetite: Appetite,
+        read: bool,
+    ) -> Result<Stop, Fault<S::Error>> {
+        // So many bytes at a time: other threads, and the caller's deadline, have their turn.
+        let mut budget = self.incoming.capacity();
+        self.script_read |= read && appetite != Appetite::Nothing;
+        let mut drained = !read;
+        let mut read_some = false;
+        loop {
+            let stop = self.parse(appetite)?;
+            self.reading_stopped = stop != Stop::Dry;
+            // What one call has read may be for another, and no socket tells it.
+            self.signals.changed |= read_some && self.reading_stopped;
+            // Without appetite too the buffer fills, to see the end of the connection.
+            let stop = match stop {
+                Stop::Full if appetite == Appetite::Nothing && !self.incoming.is_full() => {
+                    Stop::Dry
+                }
+                stop => stop,
+            };
+            if stop != Stop::Dry {
+                return Ok(stop);
+            }
+            let Some(socket) = &mut self.socket else {
+                return Ok(Stop::Dry);
+            };
+            if drained {
+                return Ok(Stop::Dry);
+            }
+            if budget == 0 {
+                return Ok(Stop::More);
+            }
+            let reading = &mut self.reading;
+            let direct = reading.part == Part::Payload && reading.stored;
+            let room = if direct {
+                self.inbox
+                    .payload()
+                    .get_mut(reading.done..)
+                    .unwrap_or_default()
+            } else {
+                self.incoming.room()
+            };
+            let wanted = room.len();
+            match stack.receive(socket, room) {
+                Ok(0) => return Err(Fault::Closed),
+                Ok(n) if direct => {
+                    reading.done += n;
+                    self.service.received = self.now;
+                }
+                Ok(n) => {
+                    self.service.received = self.now;
+                    self.incoming.filled(n);
+                    read_some = true;
+                    budget = budget.saturating_sub(n);
+                    drained = n < wanted;
+                }
+                Err(nb::Error::WouldBlock) => return Ok(Stop::Dry),
+                Err(nb::Error::Other(error)) => return Err(Fault::Io(error)),
+            }
+        }
+    }
+
+    /// Parses packets until something is missing.
+    pub(super) fn parse(&mut self, appetite: Appetite) -> Result<Stop, Fault<S::Error>> {
+        loop {
+            let more = match self.reading.part {
+                Part::Header => {
+                    if let Some(stop) = self.parse_header(appetite)? {
+                        return Ok(stop);
+                    }
+                    true
+                }
+                Part::Topic => self.read_topic()?,
+                Part::Id => self.read_id()?,
+                Part::Payload => self.read_payload(),
+            };
+            if !more {
+                return Ok(Stop::Dry);
+            }
+        }
+    }
+
+    /// The next packet: all of it, or the start of a PUBLISH.
+    fn parse_header(&mut self, appetite: Appetite) -> Result<Option<Stop>, Fault<S::Error>> {
+        if appetite == Appetite::Deliver && (self.inbox.first().is_some() || self.skipped.is_some())
+        {
+            return Ok(Some(Stop::Message));
+        }
+        let Some((header, start)) = Header::parse(self.incoming.bytes(), self.config.version)?
+        else {
+            return Ok(Some(Stop::Dry));
+        };
+        // [MQTT-3.2.0-1] [MQTT-3.2.0-2]
+        if (header.kind == Kind::Connack) != (self.phase == Phase::Greeting) {
+            return Err(Fault::Unexpected(header.kind));
+        }
+        if !self.has_room_for_acks() {
+            return Ok(Some(Stop::Acks));
+        }
+        if header.kind == Kind::Publish {
+            return self.begin_message(header, start, appetite);
+        }
+        // One filter a SUBSCRIBE: this is the longest packet there can be, and it fits.
+        if header.remaining > 3 {
+            return Err(Malformed::RemainingLength.into());
+        }
+        let end = start + header.remaining as usize;
+        let Some(body) = self.incoming.bytes().get(start..end) else {
+            return Ok(Some(Stop::Dry));
+        };
+        match header.kind {
+            Kind::Connack => {
+                let connack = Connack::parse(header, body, self.config.version)?;
+                self.incoming.consume(end);
+                self.greeted(connack)?;
+                // Whatever follows, the connection was made.
+                return Ok(Some(Stop::More));
+            }
+            Kind::Suback => {
+                let suback = Suback::parse(header, body)?;
+                self.session.suback(suback.id, suback.codes != [0x80]);
+            }
+            Kind::Pubrel => {
+                let id = Ack::parse(header, body)?.id;
+                if self.session.release(id, self.link) {
+                    self.answer(Kind::Pubcomp, id);
+                }
+            }
+            Kind::Puback | Kind::Pubrec | Kind::Pubcomp | Kind::Unsuback => {
+                let id = Ack::parse(header, body)?.id;
+                self.session.acknowledge(header.kind, id);
+            }
+            Kind::Pingresp => self.service.ping_answered(),
+            kind => return Err(Fault::Unexpected(kind)),
+        }
+        self.incoming.consume(end);
+        self.signals.changed = true;
+        Ok(None)
+    }
+
+    fn greeted(&mut self, connack: Connack) -> Result<(), Fault<S::Error>> {
+        if connack.code != 0 {
+            return Err(Fault::Refused(connack.code));
+        }
+        if connack.session_present {
+            self.session
+                .inherit(self.outgoing.progress().0.wrapping_mul(0x9E37_79B9));
+        } else {
+            self.session.start_afresh();
+        }
+        self.phase = Phase::Up;
+        self.signals.alarm = true;
+        self.service.link_up(self.now);
+        self.served_until = None;
+        self.persistent = self.config.reconnect;
+        Ok(())
+    }
+
+    /// A PUBLISH begins. Its topic and its payload are read straight to where they will stay.
+    fn begin_message(
+        &mut self,
+        header: Header,
+        start: usize,
+        appetite: Appetite,
+    ) -> Result<Option<Stop>, Fault<S::Error>> {
+        if appetite == Appetite::Nothing {
+            return Ok(Some(Stop::Full));
+        }
+        let Some(&[high, low]) = self.incoming.bytes().get(start..start + 2) else {
+            return Ok(Some(Stop::Dry));
+        };
+        let topic = usize::from(u16::from_be_bytes([high, low]));
+        let (_, qos, _) = publish_flags(header.flags);
+        let fixed = if qos == QoS::AtMostOnce { 2 } else { 4 };
+        let payload = (header.remaining as usize)
+            .checked_sub(fixed + topic)
+            .ok_or(Malformed::RemainingLength)?;
+        if topic == 0 {
+            return Err(Malformed::Topic.into()); // [MQTT-4.7.3-1]
+        }
+        let keep = appetite == Appetite::Keep;
+        let cost = M::Inbox::cost(topic, payload);
+        if keep && self.kept.saturating_add(cost) > KEPT as u32 {
+            return Ok(Some(Stop::Full));
+        }
+        let stored = self.inbox.begin(topic, payload);
+        if keep && !stored {
+            return Ok(Some(Stop::Full));
+        }
+        self.incoming.consume(start + 2);
+        let part = Part::Topic;
+        self.reading = Reading {
+            part,
+            topic,
+            payload,
+            done: 0,
+            qos,
+            id: None,
+            stored,
+            known: None,
+        };
+        Ok(None)
+    }
+
+    fn read_topic(&mut self) -> Result<bool, Fault<S::Error>> {
+        let reading = &mut self.reading;
+        let rest = reading.topic.saturating_sub(reading.done);
+        reading.done += if reading.stored {
+            self.incoming.move_to(
+                self.inbox
+                    .topic()
+                    .get_mut(reading.done..)
+                    .unwrap_or_default(),
+            )
+        } else {
+            self.incoming.skip(rest)
+        };
+        if reading.done < reading.topic {
+            return Ok(false);
+        }
+        if reading.stored {
+            check_topic(self.inbox.topic())?; // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
+        }
+        reading.part = if reading.qos == QoS::AtMostOnce {
+            Part::Payload
+        } else {
+            Part::Id
+        };
+        reading.done = 0;
+        Ok(true)
+    }
+
+    fn read_id(&mut self) -> Result<bool, Fault<S::Error>> {
+        let Some(&[high, low]) = self.incoming.bytes().get(..2) else {
+            return Ok(false);
+        };
+        let id = PacketId::new(u16::from_be_bytes([high, low])).ok_or(Malformed::PacketId)?;
+        self.incoming.consume(2);
+        let reading = &mut self.reading;
+        reading.id = Some(id);
+        reading.part = Part::Payload;
+        if reading.qos == QoS::ExactlyOnce {
+            reading.known = self.session.seen(id, self.link);
+            if reading.known.is_some() && mem::take(&mut reading.stored) {
+                self.inbox.abandon();
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_payload(&mut self) -> bool {
+        let reading = &mut self.reading;
+        let rest = reading.payload.saturating_sub(reading.done);
+        reading.done += if reading.stored {
+            self.incoming.move_to(
+                self.inbox
+                    .payload()
+                    .get_mut(reading.done..)
+                    .unwrap_or_default(),
+            )
+        } else {
+            self.incoming.skip(rest)
+        };
+        if reading.done < reading.payload {
+            return false;
+        }
+        reading.part = Part::Header;
+        let (qos, id, link) = (reading.qos, reading.id, self.link);
+        let size = M::Inbox::cost(reading.topic, reading.payload);
+        let exactly_once = id.filter(|_| qos == QoS::ExactlyOnce);
+        if let Some(handled) = reading.known {
+            if handled {
+                self.acknowledge(qos, id);
+            }
+            return true;
+        }
+        let remembered =
+            exactly_once.is_none_or(|id| self.session.receive(id, link, !reading.stored));
+        if reading.stored && remembered {
+            self.inbox.finish(Tag {
+                id,
+                qos,
+                link,
+                size,
+            });
+            self.kept = self.kept.saturating_add(size);
+        } else {
+            if reading.stored {
+                self.inbox.abandon();
+            }
+            self.skipped = Some(size);
+            self.acknowledge(qos, id);
+        }
+        self.signals.changed = true;
+        true
+    }
+
+    /// For the message that is being read, and two for the one that is in the callback.
+    pub(super) fn has_room_for_acks(&self) -> bool {
+        self.acks.len() + 3 <= ACKS
+    }
+
+    fn answer(&mut self, kind: Kind, id: PacketId) {
+        // There is room: reading and delivering stop in time.
+        let _ = self.acks.push_back(Ack { kind, id });
+    }
+
+    /// A message has been received and handled: PUBACK or PUBREC is due.
+    fn acknowledge(&mut self, qos: QoS, id: Option<PacketId>) {
+        if let Some(id) = id {
+            let exactly_once = qos == QoS::ExactlyOnce;
+            self.answer(
+                if exactly_once {
+                    Kind::Pubrec
+                } else {
+                    Kind::Puback
+                },
+                id,
+            );
+        }
+    }
+
+    /// Is the script's callback busy with a message?
+    pub fn is_delivering(&self) -> bool {
+        self.delivering
+    }
+
+    /// The oldest message goes to the script's callback: one at a time, so that they stay in
+    /// order. `None`: there is none, or its acknowledgement would have no room.
+    pub fn deliver(&mut self) -> Option<Tag> {
+        let ready = !self.delivering && self.has_room_for_acks();
+        let tag = self.inbox.first().filter(|_| ready)?;
+        self.delivering = true;
+        Some(tag)
+    }
+
+    /// The script's callback has come back: the message is let go, and acknowledged.
+    pub fn handled(&mut self, stack: &mut S, now: Time) {
+        self.now = now;
+        self.delivering = false;
+        self.signals.changed = true;
+        let Some(tag) = self.inbox.first() else {
+            return;
+        };
+        self.inbox.pop();
+        self.kept = self.kept.saturating_sub(tag.size);
+        let (acknowledge, complete) = match (tag.qos, tag.id) {
+            (QoS::ExactlyOnce, Some(id)) => self.session.handled(id, self.link),
+            _ => (tag.link == self.link, false),
+        };
+        if self.phase != Phase::Up {
+            return;
+        }
+        if acknowledge {
+            self.acknowledge(tag.qos, tag.id);
+        }
+        if let (true, Some(id)) = (complete, tag.id) {
+            self.answer(Kind::Pubcomp, id);
+        }
+        if let Err(fault) = self.flush(stack) {
+            self.lose(stack, fault);
+        }
+    }
+
+    /// Size in bytes of a message that was skipped, for there was no memory for it.
+    pub fn take_skipped(&mut self) -> Option<u32> {
+        self.skipped.take()
+    }
+}

@@ -1,0 +1,169 @@
+//! What the internal thread does between the calls: see [`crate::service`].
+
+use core::mem;
+
+use embedded_nal::TcpClientStack;
+
+use super::{Appetite, Client, Fault, Part, Phase, STALL, Stop, Watch};
+use crate::{
+    calls::Wait,
+    memory::Memory,
+    service::{CONNECT_TIMEOUT, Duty, Ping},
+    time::Time,
+};
+
+/// How long no call has to read before the internal thread does, in milliseconds.
+const READER_TICK: u32 = 100;
+
+/// How long there may be nothing to serve, in milliseconds.
+const LEISURE: u32 = 60_000;
+
+impl<S, M> Client<S, M>
+where
+    S: TcpClientStack<Error: Clone + Copy>,
+    M: Memory,
+{
+    /// A call of the script is going to wait for the socket to become readable: the internal
+    /// thread need not.
+    pub fn begin_reading(&mut self) {
+        self.readers = self.readers.saturating_add(1);
+    }
+
+    /// It has woken up.
+    pub fn end_reading(&mut self) {
+        self.readers = self.readers.saturating_sub(1);
+        if self.readers == 0 && self.watch == Watch::Reader {
+            self.watch = Watch::Tick;
+            self.signals.alarm = true;
+        }
+    }
+
+    /// Should the internal thread wait for the socket to become readable? Not while a call of the
+    /// script does: both would wake up for every packet. When one has just read, another one may
+    /// come at once, so a while passes first.
+    fn watch(&mut self, now: Time) -> (bool, Option<Time>) {
+        if self.readers > 0 {
+            self.watch = Watch::Reader;
+            (false, None)
+        } else if mem::take(&mut self.script_read) || self.watch == Watch::Tick {
+            self.watch = Watch::Socket;
+            (false, Some(now.after(READER_TICK)))
+        } else {
+            (true, None)
+        }
+    }
+
+    /// Until when there is nothing for [`Client::serve`] to do on a port without threads, where
+    /// the calls see to the socket themselves. `None`: there is something now.
+    pub fn leisure(&self, now: Time) -> Option<Time> {
+        let until = match self.phase {
+            _ if self.unreported => None,
+            Phase::Up => self.served_until,
+            _ if self.persistent => None,
+            _ => Some(now.after(LEISURE)),
+        };
+        until.filter(|&until| !now.reached(until))
+    }
+
+    /// What the internal thread has to do next: see [`crate::service`].
+    pub fn serve(&mut self, stack: &mut S, now: Time) -> Duty<S::Error> {
+        let stop = self.pump(stack, now, Appetite::Nothing, true);
+        if mem::take(&mut self.unreported)
+            && let Some(fault) = self.fault
+        {
+            return Duty::Report(fault);
+        }
+        let due = match self.phase {
+            Phase::Up => self.keep_alive(),
+            Phase::Greeting if self.persistent => match self.service.deadline {
+                deadline if now.reached(deadline) => Err(Fault::Silent),
+                deadline => Ok(Some(deadline)),
+            },
+            Phase::Lost(at) => {
+                let at = at.unwrap_or_else(|| self.service.next_attempt(now));
+                if now.reached(at) {
+                    self.phase = Phase::Dialing;
+                    self.service.deadline = now.after(CONNECT_TIMEOUT);
+                    return Duty::Dial(self.epoch);
+                }
+                self.phase = Phase::Lost(Some(at));
+                Ok(Some(at))
+            }
+            Phase::Idle | Phase::Dialing | Phase::Greeting => Ok(None),
+        };
+        let mut until = match due {
+            Ok(until) => until,
+            Err(fault) => {
+                self.lose(stack, fault);
+                return Duty::Again;
+            }
+        };
+        if self.ping_due {
+            self.pump(stack, now, Appetite::Nothing, false);
+        }
+        if stop == Stop::More || self.phase == Phase::Lost(None) || self.unreported {
+            return Duty::Again;
+        }
+        self.served_until = Some(until.unwrap_or(now.after(LEISURE)));
+        let (watch, look_again) = self.watch(now);
+        for other in [self.stalls_at(), look_again].into_iter().flatten() {
+            until = Some(until.map_or(other, |until| until.min(other)));
+        }
+        Duty::Wait(Wait {
+            readable: watch && stop == Stop::Dry,
+            writable: self.wants_write(),
+            until,
+        })
+    }
+
+    /// An attempt of the internal thread to connect came to nothing.
+    pub fn attempt_failed(&mut self, stack: &mut S, epoch: u8, fault: Fault<S::Error>) {
+        if epoch == self.epoch {
+            self.lose(stack, fault);
+        }
+    }
+
+    /// Sends a PINGREQ when nothing was sent or received for a keepalive interval; the answer
+    /// says when to look again. [MQTT-3.1.2-23]
+    fn keep_alive(&mut self) -> Result<Option<Time>, Fault<S::Error>> {
+        let (keepalive, now) = (u32::from(self.config.keepalive) * 1_000, self.now);
+        if keepalive == 0 {
+            return Ok(None);
+        }
+        // While messages keep the answer from being read, its absence means nothing.
+        let busy = self.reading_stopped
+            || self.reading.part != Part::Header && now.since(self.service.received) < STALL;
+        match self
+            .service
+            .ping_due(now, keepalive, self.outgoing.progress(), busy)
+        {
+            Ping::Wait(until) => Ok(Some(until)),
+            Ping::Send(until) => {
+                self.ping_due = true;
+                Ok(Some(until))
+            }
+            Ping::Unanswered if self.service.pings <= self.config.ping_max => {
+                self.ping_due = true;
+                Ok(Some(self.service.ping_again(now, keepalive)))
+            }
+            Ping::Unanswered => Err(Fault::NoPingresp),
+        }
+    }
+
+    /// The internal thread is wanted: its number, if it has to be started.
+    pub fn hire(&mut self) -> Option<u8> {
+        self.service.hire()
+    }
+
+    /// Is the internal thread with this number still wanted?
+    pub fn employs(&self, thread: u8) -> bool {
+        self.service.employs(thread)
+    }
+
+    /// The internal thread with this number ends.
+    pub fn quit(&mut self, thread: u8) {
+        if self.service.employs(thread) {
+            self.service.dismiss();
+        }
+    }
+}
