@@ -211,7 +211,8 @@ def main():
             if arguments.only not in (None, part.__name__):
                 continue
             name = f"{os.path.basename(os.path.dirname(os.path.abspath(binary)))}: {part.__name__}"
-            print(f"{name}: 2 x {arguments.messages} messages, {arguments.cuts} cuts, {arguments.restarts} restarts", flush=True)
+            print(f"{name}: 2 x {arguments.messages} messages, {arguments.cuts} cuts, {arguments.restarts} restarts",
+                  flush=True)
             t = harness.Test(binary, limit)
             start = time.monotonic()
             try:
