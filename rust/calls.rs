@@ -177,7 +177,14 @@ fn repeat<P: Port, T>(
             outcome
         });
         let interrupted = match outcome {
-            Step::Done(answer) => return answer,
+            Step::Done(answer) => {
+                if !port.has_thread()
+                    && let Some(fault) = port.with(|client, _| client.take_owed())
+                {
+                    port.report(fault);
+                }
+                return answer;
+            }
             Step::Wait(wait) => {
                 let until = earliest(wait.until, service);
                 port.wait(None, Wait { until, ..wait })

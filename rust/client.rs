@@ -252,8 +252,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     fault: Option<Fault<S::Error>>,
     /// The fault came after CONNACK.
     was_up: bool,
-    /// The fault is still to be told to the script's error callback.
-    unreported: bool,
+    /// A fault that is still to be told to the script's error callback.
+    owed: Option<Fault<S::Error>>,
     /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
     persistent: bool,
     /// The attempt to connect that the calls go on with, on a port without threads.
@@ -266,8 +266,9 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     /// One of them has read since the internal thread looked last.
     script_read: bool,
     watch: Watch,
-    /// When keepalive asks for something next, as far as is known.
+    /// When keepalive asks for something next, as far as is known, and when it was looked last.
     served_until: Option<Time>,
+    served_at: Time,
     socket: Option<S::TcpSocket>,
     outgoing: Outgoing<M::Buffer>,
     incoming: Incoming<M::Buffer>,
@@ -320,7 +321,7 @@ where
             phase: Phase::Idle,
             fault: None,
             was_up: false,
-            unreported: false,
+            owed: None,
             persistent: false,
             dialer: None,
             now: Time(0),
@@ -329,6 +330,7 @@ where
             script_read: false,
             watch: Watch::Socket,
             served_until: None,
+            served_at: Time(0),
             socket: None,
             outgoing: Outgoing::new(transmit_buffer),
             incoming: Incoming::new(receive_buffer),
@@ -440,7 +442,6 @@ where
         // One that was killed while it was waiting is not coming back.
         self.readers = 0;
         self.persistent = false;
-        self.unreported = false;
         self.clean_session = clean_session;
         self.epoch = self.epoch.wrapping_add(1);
         self.phase = Phase::Dialing;
@@ -481,14 +482,15 @@ where
         }
         self.fault = Some(fault);
         self.was_up = was_up;
-        self.unreported = was_up && !self.persistent;
+        if was_up && !self.persistent {
+            self.owed = Some(fault);
+        }
     }
 
     /// `close`: lets the socket go. What is in flight stays, and so do the subscriptions.
     pub fn close(&mut self, stack: &mut S) {
         self.hang_up(stack);
         self.persistent = false;
-        self.unreported = false;
         self.end = End::Closed;
         self.ends = self.ends.wrapping_add(1);
         self.epoch = self.epoch.wrapping_add(1);
@@ -505,6 +507,7 @@ where
         }
         self.close(stack);
         self.service.dismiss();
+        self.owed = None;
         self.end = End::Disconnected;
         self.session.forget();
         self.inbox.keep(usize::from(self.delivering));

@@ -49,6 +49,8 @@ pub(crate) struct Service {
     pub received: Time,
     /// When the answer to the last PINGREQ is due.
     pong_due: Option<Time>,
+    /// When the last PINGREQ was due.
+    pub pinged: Time,
     /// PINGREQs without an answer.
     pub pings: u8,
     /// When an attempt to connect ends.
@@ -115,7 +117,7 @@ impl Service {
     /// The same once more: until when to wait for its answer.
     pub fn ping_again(&mut self, now: Time, keepalive: u32) -> Time {
         let due = now.after(keepalive.min(PING_TIMEOUT));
-        self.pong_due = Some(due);
+        (self.pong_due, self.pinged) = (Some(due), now);
         self.pings = self.pings.saturating_add(1);
         due
     }

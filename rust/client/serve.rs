@@ -15,6 +15,9 @@ use crate::{
 /// How long no call has to read before the internal thread does, in milliseconds.
 const READER_TICK: u32 = 100;
 
+/// How often the calls look for themselves what there is to serve, on a port without threads.
+const SELDOM: u32 = 250;
+
 /// How long there may be nothing to serve, in milliseconds.
 const LEISURE: u32 = 60_000;
 
@@ -57,7 +60,9 @@ where
     /// the calls see to the socket themselves. `None`: there is something now.
     pub fn leisure(&self, now: Time) -> Option<Time> {
         let until = match self.phase {
-            _ if self.unreported => None,
+            _ if self.owed.is_some() => None,
+            // A script that only publishes does not read.
+            Phase::Up if now.since(self.served_at) >= SELDOM => None,
             Phase::Up => self.served_until,
             _ if self.persistent => None,
             _ => Some(now.after(LEISURE)),
@@ -65,12 +70,15 @@ where
         until.filter(|&until| !now.reached(until))
     }
 
+    /// The fault that the script's error callback has to be told.
+    pub fn take_owed(&mut self) -> Option<Fault<S::Error>> {
+        self.owed.take()
+    }
+
     /// What the internal thread has to do next: see [`crate::service`].
     pub fn serve(&mut self, stack: &mut S, now: Time) -> Duty<S::Error> {
         let stop = self.pump(stack, now, Appetite::Nothing, true);
-        if mem::take(&mut self.unreported)
-            && let Some(fault) = self.fault
-        {
+        if let Some(fault) = self.take_owed() {
             return Duty::Report(fault);
         }
         let due = match self.phase {
@@ -101,9 +109,10 @@ where
         if self.ping_due {
             self.pump(stack, now, Appetite::Nothing, false);
         }
-        if stop == Stop::More || self.phase == Phase::Lost(None) || self.unreported {
+        if stop == Stop::More || self.phase == Phase::Lost(None) || self.owed.is_some() {
             return Duty::Again;
         }
+        self.served_at = now;
         self.served_until = Some(until.unwrap_or(now.after(LEISURE)));
         let (watch, look_again) = self.watch(now);
         for other in [self.stalls_at(), look_again].into_iter().flatten() {
@@ -130,9 +139,14 @@ where
         if keepalive == 0 {
             return Ok(None);
         }
-        // While messages keep the answer from being read, its absence means nothing.
-        let busy = self.reading_stopped
-            || self.reading.part != Part::Header && now.since(self.service.received) < STALL;
+        // While messages keep the answer from being read, its absence means nothing: as long as
+        // there is no room to read into, or something comes in.
+        let silence = now.since(self.service.received);
+        let busy = if self.reading_stopped {
+            self.incoming.is_full() || silence < now.since(self.service.pinged)
+        } else {
+            self.reading.part != Part::Header && silence < STALL
+        };
         match self
             .service
             .ping_due(now, keepalive, self.outgoing.progress(), busy)
