@@ -30,6 +30,9 @@ mod serve;
 /// How long a socket may take no byte, in milliseconds.
 pub const STALL: u32 = 5_000;
 
+/// Faults that can be owed to the error callback at a time.
+const OWED: usize = 4;
+
 /// Acknowledgements that can be due at a time; when as many are, reading stops.
 const ACKS: usize = 8;
 
@@ -252,8 +255,9 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     fault: Option<Fault<S::Error>>,
     /// The fault came after CONNACK.
     was_up: bool,
-    /// A fault that is still to be told to the script's error callback.
-    owed: Option<Fault<S::Error>>,
+    /// Faults that are still to be told to the script's error callback: a script may be quicker
+    /// than the internal thread.
+    owed: Deque<Fault<S::Error>, OWED>,
     /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
     persistent: bool,
     /// The attempt to connect that the calls go on with, on a port without threads.
@@ -321,7 +325,7 @@ where
             phase: Phase::Idle,
             fault: None,
             was_up: false,
-            owed: None,
+            owed: Deque::new(),
             persistent: false,
             dialer: None,
             now: Time(0),
@@ -483,7 +487,10 @@ where
         self.fault = Some(fault);
         self.was_up = was_up;
         if was_up && !self.persistent {
-            self.owed = Some(fault);
+            if self.owed.is_full() {
+                self.owed.pop_front();
+            }
+            let _ = self.owed.push_back(fault);
         }
     }
 
@@ -507,7 +514,7 @@ where
         }
         self.close(stack);
         self.service.dismiss();
-        self.owed = None;
+        self.owed.clear();
         self.end = End::Disconnected;
         self.session.forget();
         self.inbox.keep(usize::from(self.delivering));

@@ -51,6 +51,8 @@ pub(crate) struct Service {
     pong_due: Option<Time>,
     /// When the last PINGREQ was due.
     pub pinged: Time,
+    /// An answer could not be read in time: what is received says nothing for now.
+    excused: bool,
     /// PINGREQs without an answer.
     pub pings: u8,
     /// When an attempt to connect ends.
@@ -111,7 +113,7 @@ impl Service {
     }
 
     pub fn ping_answered(&mut self) {
-        (self.pong_due, self.pings) = (None, 0);
+        (self.pong_due, self.pings, self.excused) = (None, 0, false);
     }
 
     /// The same once more: until when to wait for its answer.
@@ -130,11 +132,16 @@ impl Service {
             Some(_) if !busy => return Ping::Unanswered,
             Some(_) => {
                 self.ping_answered();
-                self.received = now;
+                self.excused = true;
             }
             None => {}
         }
-        let due = sent.min(self.received).after(keepalive);
+        let quiet_since = if self.excused {
+            sent
+        } else {
+            sent.min(self.received)
+        };
+        let due = quiet_since.after(keepalive);
         if now.reached(due) {
             Ping::Send(self.ping_again(now, keepalive))
         } else {

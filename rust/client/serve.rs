@@ -60,7 +60,7 @@ where
     /// the calls see to the socket themselves. `None`: there is something now.
     pub fn leisure(&self, now: Time) -> Option<Time> {
         let until = match self.phase {
-            _ if self.owed.is_some() => None,
+            _ if !self.owed.is_empty() => None,
             // A script that only publishes does not read.
             Phase::Up if now.since(self.served_at) >= SELDOM => None,
             Phase::Up => self.served_until,
@@ -72,7 +72,7 @@ where
 
     /// The fault that the script's error callback has to be told.
     pub fn take_owed(&mut self) -> Option<Fault<S::Error>> {
-        self.owed.take()
+        self.owed.pop_front()
     }
 
     /// What the internal thread has to do next: see [`crate::service`].
@@ -109,7 +109,7 @@ where
         if self.ping_due {
             self.pump(stack, now, Appetite::Nothing, false);
         }
-        if stop == Stop::More || self.phase == Phase::Lost(None) || self.owed.is_some() {
+        if stop == Stop::More || self.phase == Phase::Lost(None) || !self.owed.is_empty() {
             return Duty::Again;
         }
         self.served_at = now;
@@ -143,7 +143,7 @@ where
         // there is no room to read into, or something comes in.
         let silence = now.since(self.service.received);
         let busy = if self.reading_stopped {
-            self.incoming.is_full() || silence < now.since(self.service.pinged)
+            self.incoming.is_full() || silence <= now.since(self.service.pinged)
         } else {
             self.reading.part != Part::Header && silence < STALL
         };
