@@ -679,6 +679,14 @@ static void count_thread(umqtt_core_t *core, int n) {
 
 void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
     count_thread(core, 1);
+    #if UMQTT_LINUX
+    // Ctrl-C must neither jump out of the making of a thread, nor reach one that is not ready; the
+    // new thread keeps the signal blocked for good.
+    sigset_t sigint, before_start;
+    sigemptyset(&sigint);
+    sigaddset(&sigint, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &sigint, &before_start);
+    #endif
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         mp_obj_t module = mp_import_name(MP_QSTR__thread, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
@@ -690,7 +698,13 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
         mp_call_function_2(start, MP_OBJ_FROM_PTR(&run_thread_obj), tuple);
         mp_call_function_1(stack_size, before);
         nlr_pop();
+        #if UMQTT_LINUX
+        pthread_sigmask(SIG_SETMASK, &before_start, NULL);
+        #endif
     } else {
+        #if UMQTT_LINUX
+        pthread_sigmask(SIG_SETMASK, &before_start, NULL);
+        #endif
         count_thread(core, -1);
         umqtt_frame_t frame;
         umqtt_enter(&frame, core);

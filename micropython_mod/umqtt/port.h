@@ -5,13 +5,15 @@
 #include "py/mpconfig.h"
 
 // The unix port on Linux waits for the socket; elsewhere a tick has to do.
-#if defined(__linux__)
+#ifndef UMQTT_LINUX
+#ifdef __linux__
 #define UMQTT_LINUX (1)
 #else
 #define UMQTT_LINUX (0)
-#if MICROPY_ASYNC_KBD_INTR
-#error "Ctrl-C would jump out of the engine: set MICROPY_ASYNC_KBD_INTR to 0"
 #endif
+#endif
+#if !UMQTT_LINUX && MICROPY_ASYNC_KBD_INTR
+#error "Ctrl-C would jump out of the engine: set MICROPY_ASYNC_KBD_INTR to 0"
 #endif
 
 #include "py/gc.h"

@@ -321,3 +321,31 @@ def _make(name):
 
 for _name in RANDOM:
     globals()[f"at_random_moments_in_{_name}"] = _make(_name)
+
+
+@scenario
+def at_random_moments_in_connect_and_disconnect(t):
+    # each connect makes a thread, and no signal may come upon one in the making
+    b = t.mosquitto()
+    mp = t.mp("""
+        c = client()
+        for _ in range(150):
+            try:
+                say("ready")
+                while True:
+                    c.connect()
+                    c.disconnect()
+            except KeyboardInterrupt:
+                pass
+            say("interrupted")
+        say(c.connect(), c.publish("last", "m", qos=1))
+        c.disconnect()
+    """, b.port)
+    chance = random.Random(1)
+    for n in range(150):
+        mp.expect("ready")
+        time.sleep(chance.random() * 0.01)
+        mp.interrupt()
+        mp.expect("interrupted", within=5)
+    mp.expect("0 True")
+    mp.finish()
