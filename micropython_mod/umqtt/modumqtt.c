@@ -110,13 +110,14 @@ static void print_tls_failure(const mp_print_t *print, mp_obj_t failure) {
     if (mp_obj_is_small_int(failure)) {
         number = MP_OBJ_SMALL_INT_VALUE(failure);
     } else {
-        mp_obj_exception_t *exception = MP_OBJ_TO_PTR(failure);
-        for (size_t i = 0; i < exception->args->len; i++) {
-            mp_obj_t arg = exception->args->items[i];
-            if (mp_obj_is_small_int(arg)) {
-                number = MP_OBJ_SMALL_INT_VALUE(arg);
-            } else if (mp_obj_is_str(arg)) {
-                text = mp_obj_str_get_str(arg);
+        size_t n;
+        mp_obj_t *args;
+        mp_obj_get_array(mp_load_attr(failure, MP_QSTR_args), &n, &args);
+        for (size_t i = 0; i < n; i++) {
+            if (mp_obj_is_small_int(args[i])) {
+                number = MP_OBJ_SMALL_INT_VALUE(args[i]);
+            } else if (mp_obj_is_str(args[i])) {
+                text = mp_obj_str_get_str(args[i]);
             }
         }
     }
