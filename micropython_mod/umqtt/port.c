@@ -360,7 +360,12 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
         tick = timeout;
     }
     if (tick > 0 && (events == 0 || stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
+        #if MICROPY_PY_THREAD
         mp_hal_delay_ms(tick);
+        #else
+        // It ends early with any event of the port's: the socket's may be among them.
+        mp_event_wait_ms(tick);
+        #endif
     }
 }
 #endif
@@ -449,7 +454,12 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
     return NULL;
 }
 
+static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
+
 static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
+    #if !UMQTT_LINUX
+    bool writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) & MP_STREAM_POLL_WR;
+    #endif
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         umqtt_link_connect(link, *address_of(frame));
@@ -460,8 +470,20 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
     switch (error) {
         case MP_EISCONN:
             return 0;
-        case MP_EINPROGRESS:
+        #if !UMQTT_LINUX
+        // lwIP says this also of a connection that is made, and whose other end has closed since.
         case MP_EALREADY:
+            return writable ? 0 : MP_EAGAIN;
+        // lwIP has let go of an attempt that failed; a read still tells why.
+        case MP_EBADF: {
+            uint8_t byte;
+            error = -port_receive(frame, link, &byte, sizeof(byte));
+            return error == MP_ECONNRESET ? MP_ECONNREFUSED : error == MP_ECONNABORTED ? MP_ETIMEDOUT : error;
+        }
+        #else
+        case MP_EALREADY:
+        #endif
+        case MP_EINPROGRESS:
             return MP_EAGAIN;
         default:
             return error;
@@ -484,6 +506,9 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     #if !UMQTT_LINUX
     frame->tick = 1;
     #endif
+    #if !UMQTT_TLS
+    return connect_tcp(frame, link);
+    #else
     if (link->tls == MP_OBJ_NULL) {
         int error = connect_tcp(frame, link);
         if (error != 0 || frame->core->tls.context == MP_OBJ_NULL) {
@@ -498,6 +523,7 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     }
     int error = caught_tls(frame, link, nlr.ret_val);
     return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
+    #endif
 }
 
 static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
