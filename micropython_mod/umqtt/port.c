@@ -265,7 +265,7 @@ static void port_lock(umqtt_call_t *call) {
     #if MICROPY_PY_THREAD
     // Who has to wait does so in a queue, and nobody overtakes it: a thread that comes back at
     // once could otherwise keep the lock from all others.
-    if (__atomic_load_n(&core->queue, __ATOMIC_RELAXED) || mp_thread_mutex_lock(&core->lock, 0) != 1) {
+    if (__atomic_load_n(&core->queue, __ATOMIC_RELAXED) || !umqtt_mutex_try(&core->lock)) {
         MP_THREAD_GIL_EXIT();
         mp_thread_mutex_lock(&core->queue_lock, 1);
         __atomic_store_n(&core->queue, true, __ATOMIC_RELAXED);
@@ -383,7 +383,7 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
 // Sockets
 
 static mp_obj_t socket_module(void) {
-    return mp_import_name(MP_QSTR_socket, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
+    return mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
 }
 
 // An address needs no resolver, which may take its time.
@@ -421,7 +421,7 @@ static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t por
         }
         mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
         umqtt_block_interrupt(frame);
-        *address_of(frame) = mp_obj_subscr(entries, MP_OBJ_NEW_SMALL_INT(0), MP_OBJ_SENTINEL);
+        *address_of(frame) = umqtt_address(entries, args[2]);
         nlr_pop();
         return 0;
     }
@@ -464,9 +464,10 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
         return 0;
     }
     int error = caught(frame, nlr.ret_val);
+    if (UMQTT_IS_CONNECTED(error, stream_ioctl(socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) > 0)) {
+        return 0;
+    }
     switch (error) {
-        case MP_EISCONN:
-            return 0;
         case MP_EINPROGRESS:
         case MP_EALREADY:
             return MP_EAGAIN;
@@ -494,6 +495,9 @@ static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t
         int error = 0;
         mp_uint_t n = mp_get_stream(socket)->read(MP_OBJ_FROM_PTR(socket), data, len, &error);
         nlr_pop();
+        if (n == MP_STREAM_ERROR && UMQTT_IS_END_OF_STREAM(error)) {
+            return 0;
+        }
         return n == MP_STREAM_ERROR ? -error : (intptr_t)n;
     }
     return -caught(frame_of(call), nlr.ret_val);
@@ -583,8 +587,6 @@ static void *port_grow(void *list, size_t old_size, size_t new_size) {
 
 static const umqtt_port_t umqtt_port;
 
-static MP_DEFINE_CONST_OBJ_TYPE(umqtt_core_type, MP_QSTR_MQTTClient, MP_TYPE_FLAG_NONE);
-
 umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
     size_t size = sizeof(umqtt_core_t) + umqtt_size();
     umqtt_core_t *core = m_malloc_maybe(size);
@@ -601,7 +603,7 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
         m_malloc_fail(size);
     }
     memset(core, 0, size);
-    core->base.type = &umqtt_core_type;
+    core->base.type = &mp_type_object;
     core->callback = mp_const_none;
     core->error_callback = mp_const_none;
     #if MICROPY_PY_THREAD
@@ -628,6 +630,10 @@ static void finish(umqtt_core_t *core) {
     umqtt_close(umqtt_engine(core), &frame);
     frame.exception = MP_OBJ_NULL;
     umqtt_leave(&frame);
+    #if MICROPY_PY_THREAD
+    umqtt_mutex_free(&core->lock);
+    umqtt_mutex_free(&core->queue_lock);
+    #endif
     #if UMQTT_LINUX
     if (core->event >= 0) {
         close(core->event);
@@ -694,7 +700,7 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
         mp_obj_t start = mp_load_attr(module, MP_QSTR_start_new_thread);
         mp_obj_t args[] = { MP_OBJ_FROM_PTR(core), MP_OBJ_NEW_SMALL_INT(thread) };
         mp_obj_t tuple = mp_obj_new_tuple(2, args);
-        mp_obj_t before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(UMQTT_THREAD_STACK));
+        mp_obj_t before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(UMQTT_THREAD_STACK / UMQTT_STACK_UNIT));
         mp_call_function_2(start, MP_OBJ_FROM_PTR(&run_thread_obj), tuple);
         mp_call_function_1(stack_size, before);
         nlr_pop();
