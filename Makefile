@@ -38,11 +38,22 @@ MPY_DIR   := $(CURDIR)/build/micropython-$(MPY_VERSION)
 FETCH_MPY := $(MPY_DIR)
 endif
 
+# lwIP's source, for a board that wants it (SOURCES): MicroPython's own, or else a Debian source package, which comes to lie
+# beside it, for MicroPython's tree is not ours to write to.
+LWIP_VERSION ?= 2.2.1+dfsg
+LWIP_SUITE   ?= trixie
+ifneq ($(filter lwip,$(SOURCES)),)
+ifeq ($(wildcard $(MPY_DIR)/lib/lwip/src/core),)
+LWIP       := $(CURDIR)/build/lwip-$(LWIP_VERSION)
+FETCH_LWIP := $(LWIP)/lib/lwip
+endif
+endif
+
 MPY_CROSS := $(CURDIR)/build/mpy-cross
 
 # Debian packages, as tools/need knows them: for the board, for the fetching, for the goal.
 NEEDED = gcc libc6-dev python3 $(NEEDS) \
-	$(if $(FETCH_MPY),$(if $(wildcard $(FETCH_MPY)),,dpkg-dev xz-utils)) \
+	$(foreach source,$(FETCH_MPY) $(FETCH_LWIP),$(if $(wildcard $(source)),,dpkg-dev xz-utils)) \
 	$(if $(filter demo repl test,$(MAKECMDGOALS)),mosquitto) \
 	$(if $(filter test,$(MAKECMDGOALS)),strace)
 
@@ -54,7 +65,7 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 .DEFAULT_GOAL := firmware
 .PHONY: firmware demo repl test clean help mpy-cross tools
 
-firmware: mpy-cross ## build build/BOARD/ (the default)
+firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
 	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
 	+@$(MPY_MAKE) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
 	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
@@ -67,7 +78,13 @@ mpy-cross: tools | $(FETCH_MPY)
 
 ifdef FETCH_MPY
 $(FETCH_MPY):
-	@tools/fetch-micropython $(MPY_VERSION) $(MPY_SUITE) $@
+	@tools/fetch-source micropython $(MPY_VERSION) $(MPY_SUITE) $@
+endif
+
+ifdef FETCH_LWIP
+$(FETCH_LWIP): | tools
+	@mkdir -p $(@D)
+	@tools/fetch-source lwip $(LWIP_VERSION) $(LWIP_SUITE) $@
 endif
 
 tools:
