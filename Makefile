@@ -10,6 +10,8 @@ ifeq ($(filter $(BOARD),$(BOARDS)),)
 $(error There is no board '$(BOARD)'. The boards are: $(BOARDS))
 endif
 BOARD_DIR := $(CURDIR)/boards/$(BOARD)
+# Where the board's port has its makefile.
+PORT_DIR   = $(MPY_DIR)/ports/$(PORT)
 include $(BOARD_DIR)/board.mk
 
 OUT      := $(CURDIR)/build/$(BOARD)
@@ -67,7 +69,7 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 
 firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
 	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
-	+@$(MPY_MAKE) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
+	+@$(MPY_MAKE) -C $(PORT_DIR) BUILD=$(OUT) $(PORT_ARGS) \
 	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
 	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
 	@echo "Built $(FIRMWARE)"

@@ -4,6 +4,13 @@
 #ifndef MICROPY_INCLUDED_UMQTT_COMPAT_H
 #define MICROPY_INCLUDED_UMQTT_COMPAT_H
 
+// What a package made for a board says of it, beside the sources.
+#ifdef __has_include
+#if __has_include("umqttboard.h")
+#include "umqttboard.h"
+#endif
+#endif
+
 #include "py/mperrno.h"
 #include "py/mpthread.h"
 #include "py/runtime.h"

@@ -29,6 +29,37 @@ __attribute__((weak)) void rust_eh_personality(void) {
 }
 #endif
 
+#ifdef __ARM_EABI__
+// The engine calls these for memcpy and the like, by the names of ARM's run-time ABI (3.1, 4.3.4).
+// A firmware whose C library lacks them gets these; they go where nothing calls them.
+#define WEAK __attribute__((weak))
+#define ALIAS(name) __attribute__((weak, alias(#name)))
+
+WEAK void __aeabi_memcpy(void *to, const void *from, size_t n) {
+    memcpy(to, from, n);
+}
+ALIAS(__aeabi_memcpy) void __aeabi_memcpy4(void *to, const void *from, size_t n);
+ALIAS(__aeabi_memcpy) void __aeabi_memcpy8(void *to, const void *from, size_t n);
+
+WEAK void __aeabi_memmove(void *to, const void *from, size_t n) {
+    memmove(to, from, n);
+}
+ALIAS(__aeabi_memmove) void __aeabi_memmove4(void *to, const void *from, size_t n);
+ALIAS(__aeabi_memmove) void __aeabi_memmove8(void *to, const void *from, size_t n);
+
+WEAK void __aeabi_memset(void *to, size_t n, int value) {
+    memset(to, value, n);
+}
+ALIAS(__aeabi_memset) void __aeabi_memset4(void *to, size_t n, int value);
+ALIAS(__aeabi_memset) void __aeabi_memset8(void *to, size_t n, int value);
+
+WEAK void __aeabi_memclr(void *to, size_t n) {
+    memset(to, 0, n);
+}
+ALIAS(__aeabi_memclr) void __aeabi_memclr4(void *to, size_t n);
+ALIAS(__aeabi_memclr) void __aeabi_memclr8(void *to, size_t n);
+#endif
+
 static umqtt_frame_t *frame_of(umqtt_call_t *call) {
     return call;
 }
