@@ -72,6 +72,11 @@ firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
 	+@$(MPY_MAKE) -C $(PORT_DIR) BUILD=$(OUT) $(PORT_ARGS) \
 	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
 	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
+ifdef QEMU
+	@printf '#!/bin/sh\n# Runs the firmware, with its console on the standard input and output.\nexec %s "$$@"\n' \
+	  '$(QEMU) -display none -monitor none -serial stdio -semihosting -kernel "$$(dirname "$$0")/$(PROG)"' >$(OUT)/run
+	@chmod +x $(OUT)/run
+endif
 	@echo "Built $(FIRMWARE)"
 
 mpy-cross: tools | $(FETCH_MPY)

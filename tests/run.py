@@ -5,7 +5,8 @@
 
 One line a scenario and binary (named by its folder), a failure with all that the script printed and all that went over
 its connections. The last line is `N passed, M failed`; the exit code is 1 if anything failed or nothing ran. Nothing is
-skipped, with one exception: a binary without `_thread` has no scenarios that need threads, and a line says how many.
+skipped, with two exceptions, and a line says how many: a binary without `_thread` has no scenarios that need threads, and
+a board none that need unix.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import importlib.util
 import os
 import queue
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -24,6 +24,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+import board  # noqa: E402
 import harness  # noqa: E402
 
 BUSY = 2   # scenarios that compute: as many as the smallest machine has cores
@@ -73,14 +74,19 @@ def scenarios(pattern):
 
 def evaluate(binary, code):
     """Whether a one-line script runs through, and what it prints."""
-    done = subprocess.run([binary, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
-    return done.returncode == 0, done.stdout + done.stderr
+    test = harness.Test(binary, 30, board.target(binary))
+    try:
+        script = test.mp(code, bare=True)
+        printed = list(iter(script.line, None))
+        return script.exit_code(10) == 0, "\n".join(printed)
+    finally:
+        test.close()
 
 
 def run(report, name, binary, function):
     start = time.monotonic()
     detail = ""
-    test = harness.Test(binary, function.scenario["limit"])
+    test = harness.Test(binary, function.scenario["limit"], board.target(binary))
     alarm = threading.Timer(function.scenario["limit"] + 1, test.abort)
     alarm.start()
     try:
@@ -142,15 +148,20 @@ def main():
         build = os.path.basename(os.path.dirname(os.path.abspath(binary)))
         try:
             ok, output = evaluate(binary, "import umqtt")
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (OSError, harness.Failure) as error:
             ok, output = False, str(error)
         if not ok:
             report.result(f"{build}: import umqtt", False, 0, "  " + output)
             continue
         threads, _ = evaluate(binary, "import _thread")
+        unix = board.target(binary) is harness.Micropython
         left_out = [name for name, function in every if function.scenario["threads"] and not threads]
         if left_out:
             report.note(f"note {build}: no _thread, {len(left_out)} scenarios do not apply")
+        not_unix = [name for name, function in every if function.scenario["unix"] and not unix and name not in left_out]
+        if not_unix:
+            report.note(f"note {build}: no unix, {len(not_unix)} scenarios do not apply")
+        left_out += not_unix
         jobs += [(f"{build}: {name}", binary, function) for name, function in every if name not in left_out] * arguments.repeat
 
     def having(**marks):

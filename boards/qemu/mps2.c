@@ -5,6 +5,7 @@
 
 #include "py/mphal.h"
 #include "py/runtime.h"
+#include "py/stream.h"
 #include "shared/runtime/interrupt_char.h"
 #include "lwip/timeouts.h"
 #include "board.h"
@@ -128,6 +129,10 @@ void board_wait(uint32_t timeout_ms) {
 }
 
 // In the place of the port's: see mps2.mk.
+uintptr_t __wrap_mp_hal_stdio_poll(uintptr_t poll_flags) {
+    return poll_flags & (input_start == input_end ? MP_STREAM_POLL_WR : MP_STREAM_POLL_RD | MP_STREAM_POLL_WR);
+}
+
 int __wrap_uart_rx_chr(void) {
     if (input_start == input_end) {
         mp_event_wait_ms(SYSTICK_MAX_MS);

@@ -75,8 +75,8 @@ def check_msg_never_blocks_on_half_a_large_message(t):
     link.fin()
     mp.match("Traceback.*")
     mp.until("OSError.*")
-    t.equal(mp.process.wait(10), 1, "exit code")
-    mp.finished = True
+    mp.until_end()
+    mp.ends_with(1)
 
 
 @scenario
