@@ -23,18 +23,23 @@ def target(binary):
 class Board(harness.Micropython):
     """What it prints comes first, and then, once it has ended, the traceback if there is one."""
 
-    # QEMU gives the board a network of its own, in which 10.0.2.2 is the loopback of this machine. The address comes by
-    # DHCP, and the resolver's with it.
+    # QEMU gives the board a network of its own, in which this is the loopback of this machine. The board's address comes
+    # by DHCP, and the resolver's with it.
+    UNIX = False
+    HOST = "10.0.2.2"
     NETWORK = r'''
 import network, time
 while network.ipconfig("dns") == "0.0.0.0":
     time.sleep_ms(1)
-HOST = "10.0.2.2"
 '''
     LATENCY = 0.05
 
     def __init__(self, trace, firmware, script, directory, heap=None, strace=None, environment=None, name="mp"):
-        if heap or strace or environment:
+        environment = dict(environment or {})
+        if environment.pop("DNS", None):
+            script = f"import network\nnetwork.ipconfig(dns={self.HOST!r})\n" + script
+        # Of a heap, what a scenario may ask for is that it is small.
+        if heap not in (None, "300k") or strace or environment:
             trace.fail("a scenario that needs a heap, strace or an environment is to be marked `unix`")
         self.trace, self.name = trace, name
         self.strace_log = None
@@ -83,6 +88,10 @@ HOST = "10.0.2.2"
 
     def exit_code(self, within=10):
         return int(self.failed) if self.parts == 2 else None
+
+    def asleep(self, within=10):
+        """By then the script waits for what it is about to wait for."""
+        time.sleep(0.2)
 
     def interrupt(self):
         self.trace.log(self.name, "(Ctrl-C)")

@@ -114,7 +114,9 @@ def client(**kw):
 class Micropython:
     """A running script. Its standard output and error come as one stream of lines, in their order."""
 
-    NETWORK = 'HOST = "127.0.0.1"\n'  # where the brokers are
+    UNIX = True
+    HOST = "127.0.0.1"  # where the brokers are
+    NETWORK = ""  # what it takes before there is a network
     LATENCY = 0  # seconds that a byte may take from here to the script's socket
 
     def __init__(self, trace, binary, script, directory, heap=None, strace=None, environment=None, name="mp"):
@@ -393,7 +395,7 @@ class Test:
         """Starts a script, below the prelude and the helpers unless `bare`; `names` become its globals."""
         if isinstance(port, (scripted.Broker, scripted.BlackHole, Mosquitto)):
             port = port.port
-        head = "".join(f"{name} = {value!r}\n" for name, value in {"PORT": port, **names}.items())
+        head = "".join(f"{name} = {value!r}\n" for name, value in {"HOST": self.target.HOST, "PORT": port, **names}.items())
         script = ("" if bare else head + self.target.NETWORK + PRELUDE + helpers) + textwrap.dedent(script)
         count = sum(isinstance(part, Micropython) for part in self.parts)
         return self._part(self.target(self, self.binary, script, self.directory, heap, strace, environment,

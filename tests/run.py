@@ -154,7 +154,7 @@ def main():
             report.result(f"{build}: import umqtt", False, 0, "  " + output)
             continue
         threads, _ = evaluate(binary, "import _thread")
-        unix = board.target(binary) is harness.Micropython
+        unix = board.target(binary).UNIX
         left_out = [name for name, function in every if function.scenario["threads"] and not threads]
         if left_out:
             report.note(f"note {build}: no _thread, {len(left_out)} scenarios do not apply")

@@ -8,6 +8,9 @@
 #define MICROPY_PY_TIME                         (1)
 #define MICROPY_PY_ASYNCIO                      (1)
 
+// MicroPython's numbers, as most ports have them, instead of the C library's.
+#define MICROPY_USE_INTERNAL_ERRNO              (1)
+
 #define MICROPY_PY_NETWORK                      (1)
 #define MICROPY_PY_NETWORK_HOSTNAME_DEFAULT     "mps2"
 

@@ -54,6 +54,11 @@ static inline void *umqtt_obj_malloc(size_t size, const mp_obj_type_t *type) {
 }
 #endif
 
+// Before 1.22.
+#if !defined(MICROPY_VERSION_MINOR) || (MICROPY_VERSION_MAJOR == 1 && MICROPY_VERSION_MINOR < 22)
+#define mp_event_wait_ms(ms) mp_hal_delay_ms(ms)
+#endif
+
 // Before 1.26.
 #ifndef MP_NORETURN
 #define MP_NORETURN NORETURN
@@ -125,14 +130,6 @@ static inline mp_obj_t umqtt_address(mp_obj_t entries, mp_obj_t family) {
     #endif
     return mp_obj_subscr(entries, MP_OBJ_NEW_SMALL_INT(0), MP_OBJ_SENTINEL);
 }
-
-// Is a connection that is being made, and that connect() no longer tells anything of, there? On
-// QuecPython, a second connect() on a socket says EALREADY, whatever became of the first.
-#if UMQTT_QUECPYTHON
-#define UMQTT_IS_CONNECTED(error, writable) ((error) == MP_EALREADY && (writable))
-#else
-#define UMQTT_IS_CONNECTED(error, writable) ((error) == MP_EISCONN)
-#endif
 
 // Has the peer ended the stream, when a read fails so? QuecPython's sockets say ENOTCONN once.
 #define UMQTT_IS_END_OF_STREAM(error) (UMQTT_QUECPYTHON && (error) == MP_ENOTCONN)

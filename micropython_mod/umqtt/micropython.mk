@@ -10,6 +10,7 @@
 #   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); s is for small flash
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
 #   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see port.h
+#   UMQTT_RUSTFLAGS   how to generate code, such as -Ctarget-feature=...: cargo's RUSTFLAGS for this build
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
 #   CARGO             cargo, if it is neither on the PATH nor where rustup puts it
 
@@ -39,6 +40,7 @@ $(UMQTT_LIB): FORCE
 	+$(Q)cd $(UMQTT_ROOT) && \
 	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT,$(if $($(name)),$(name)='$($(name))')) \
 	  $(if $(UMQTT_OPT_LEVEL),CARGO_PROFILE_RELEASE_OPT_LEVEL='$(UMQTT_OPT_LEVEL)') \
+	  $(if $(UMQTT_RUSTFLAGS),RUSTFLAGS='$(UMQTT_RUSTFLAGS)') \
 	  CARGO='$(CARGO)' tools/cargo-for '$(UMQTT_TARGET)' rustc --quiet --lib --release --crate-type staticlib \
 	  --features archive --target-dir $(UMQTT_BUILD) $(UMQTT_CARGO_FLAGS)
 

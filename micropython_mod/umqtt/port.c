@@ -369,7 +369,7 @@ static void wait_for_events(umqtt_frame_t *frame, int fd, short events, int time
 }
 #else
 // Longest time between two looks at the socket, and at what other threads have changed: for a call,
-// and for an internal thread.
+// whose wait ends with any event of the port as well, and for an internal thread.
 #define TICK_MS (10)
 #define IDLE_TICK_MS (500)
 
@@ -379,7 +379,11 @@ static void wait_for_events(umqtt_frame_t *frame, umqtt_object_t *socket, uintpt
         left = timeout;
     }
     if (left > 0 && (events == 0 || stream_ioctl(socket, MP_STREAM_POLL, events) == 0)) {
-        mp_hal_delay_ms(left);
+        if (frame->internal) {
+            mp_hal_delay_ms(left);
+        } else {
+            mp_event_wait_ms(left);
+        }
     }
 }
 #endif
@@ -480,10 +484,18 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
     return NULL;
 }
 
+static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
+
 static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     umqtt_frame_t *frame = frame_of(call);
+    #if !UMQTT_LINUX
+    volatile bool writable = false;
+    #endif
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
+        #if !UMQTT_LINUX
+        writable = stream_ioctl(socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) & MP_STREAM_POLL_WR;
+        #endif
         size_t n;
         mp_obj_t *entry;
         mp_obj_get_array(*address_of(frame), &n, &entry);
@@ -495,12 +507,23 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
         return 0;
     }
     int error = caught(frame, nlr.ret_val);
-    if (UMQTT_IS_CONNECTED(error, stream_ioctl(socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) > 0)) {
-        return 0;
-    }
     switch (error) {
-        case MP_EINPROGRESS:
+        case MP_EISCONN:
+            return 0;
+        #if !UMQTT_LINUX
+        // lwIP says this also of a connection that is made, and whose other end has closed since.
         case MP_EALREADY:
+            return writable ? 0 : MP_EAGAIN;
+        // lwIP has let go of an attempt that failed; a read still tells why.
+        case MP_EBADF: {
+            uint8_t byte;
+            error = -port_receive(call, socket, &byte, sizeof(byte));
+            return error == MP_ECONNRESET ? MP_ECONNREFUSED : error > 0 ? error : MP_EBADF;
+        }
+        #else
+        case MP_EALREADY:
+        #endif
+        case MP_EINPROGRESS:
             return MP_EAGAIN;
         default:
             return error;

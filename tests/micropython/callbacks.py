@@ -247,7 +247,7 @@ def the_callback_may_be_changed_in_the_callback(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def a_flood_with_publish_in_the_callback(t):
     # 900 messages as fast as the client takes them, each answered with QoS 1 from within the callback
     mp, link, _ = t.connected("""

@@ -53,7 +53,7 @@ def defaults(t):
 def bytes_for_every_text(t):
     b = t.broker()
     mp = t.mp("""
-        c = MQTTClient(b"id", b"127.0.0.1", PORT, b"user", b"\\x00\\xff\\xfe")
+        c = MQTTClient(b"id", bHOST, PORT, b"user", b"\\x00\\xff\\xfe")
         tell(c.connect)
         c.disconnect()
     """, b)
@@ -91,7 +91,7 @@ def none_and_empty_credentials_are_absent(t):
         link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def extremes_that_are_allowed(t):
     b = t.broker()
     mp = t.mp("""
@@ -155,7 +155,7 @@ ValueError ipvtype    ipvtype=-1
 """
 
 
-@scenario
+@scenario(unix=True)
 def wrong_values_raise_at_once_and_name_the_parameter(t):
     cases = [line.split(None, 2) for line in WRONG.strip().splitlines()]
     script = "good = dict(client_id='c', server=HOST, port=1)\n"
@@ -196,7 +196,7 @@ def ssl_is_not_there_yet(t):
     mp.match("NotImplementedError.*")
 
 
-@scenario
+@scenario(unix=True)
 def ipv6(t):
     b = t.broker(host="::1")
     mp = t.mp("""
@@ -209,7 +209,7 @@ def ipv6(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def ipv4_is_asked_for_by_default(t):
     b = t.broker()
     mp = t.mp("""

@@ -259,7 +259,7 @@ def an_idle_client_wakes_for_nothing(t):
     done(*system_calls(t, IDLE, keepalive=60))
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def a_waiting_client_wakes_for_nothing(t):
     mp, link = system_calls(t, """
         serve(c)

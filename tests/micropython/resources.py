@@ -4,7 +4,7 @@ import broker
 from harness import scenario
 
 
-@scenario
+@scenario(unix=True)
 def two_hundred_connections_leave_no_descriptor(t):
     b = t.broker()
     mp = t.mp("""
@@ -32,7 +32,7 @@ def two_hundred_connections_leave_no_descriptor(t):
     t.equal(counts[1], counts[0], "open files")
 
 
-@scenario
+@scenario(unix=True)
 def failed_connections_leave_no_descriptor(t):
     b = t.broker()
     gone = t.broker()
@@ -296,7 +296,7 @@ def a_client_publishes_in_another_clients_callback(t):
     two.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def a_small_heap_is_enough(t):
     mp, link, _ = t.connected("""
         for n in range(200):
