@@ -14,8 +14,9 @@ BOARD_DIR := $(CURDIR)/boards/$(BOARD)
 PORT_DIR   = $(MPY_DIR)/ports/$(PORT)
 include $(BOARD_DIR)/board.mk
 
-OUT      := $(CURDIR)/build/$(BOARD)
-FIRMWARE := build/$(BOARD)/$(PROG)
+# BARE=1: the board's MicroPython without the module, to compare with.
+OUT      := $(CURDIR)/build/$(BOARD)$(if $(BARE),-bare)
+FIRMWARE := build/$(notdir $(OUT))/$(PROG)
 
 # rustup's cargo need not be on the PATH of the shell that calls make.
 CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/cargo),cargo)
@@ -65,12 +66,12 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 	{ rm -rf $(1); mkdir -p $(1); echo "$(2)" >$(1)/.origin; }
 
 .DEFAULT_GOAL := firmware
-.PHONY: firmware demo repl test clean help mpy-cross tools
+.PHONY: firmware demo repl test size facts clean help mpy-cross tools
 
 firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
 	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
 	+@$(MPY_MAKE) -C $(PORT_DIR) BUILD=$(OUT) $(PORT_ARGS) \
-	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
+	  USER_C_MODULES=$(if $(BARE),,$(CURDIR)/micropython_mod) FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
 	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
 ifdef QEMU
 	@printf '#!/bin/sh\n# Runs the firmware, with its console on the standard input and output.\nexec %s "$$@"\n' \
@@ -107,6 +108,15 @@ repl: firmware ## MicroPython's prompt, with a broker beside it
 test: tools ## all tests, on every board (or on BOARD)
 	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware || exit; done
 	@python3 tests/all.py $(foreach board,$(TESTED),build/$(board)/$(PROG))
+
+size: tools ## what the module costs on every board (or on BOARD), and whether that is within its budget
+	@for board in $(TESTED); do for bare in "" 1; do \
+	  $(MAKE) --no-print-directory BOARD=$$board BARE=$$bare firmware >&2 || exit; done; done
+	@python3 tools/size.py $(TESTED)
+
+# What board.mk says, and where the build is, for programs.
+facts:
+	@$(foreach name,OUT PROG ELF BUDGET,echo '$(name)=$(strip $($(name)))';)
 
 clean: ## remove build/
 	rm -rf build

@@ -641,6 +641,10 @@ static void *port_grow(void *list, size_t old_size, size_t new_size) {
 
 static const umqtt_port_t umqtt_port;
 
+// For tools/size.py; a linker that drops what nothing uses drops it.
+extern const uint16_t umqtt_core_size;
+const uint16_t umqtt_core_size = sizeof(umqtt_core_t);
+
 umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
     size_t size = sizeof(umqtt_core_t) + umqtt_size();
     umqtt_core_t *core = m_malloc_maybe(size);
