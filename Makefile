@@ -66,19 +66,24 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 	{ rm -rf $(1); mkdir -p $(1); echo "$(2)" >$(1)/.origin; }
 
 .DEFAULT_GOAL := firmware
-.PHONY: firmware demo repl test size facts clean help mpy-cross tools
+.PHONY: firmware port demo repl test size facts clean help mpy-cross tools
 
 firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
 	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
-	+@$(MPY_MAKE) -C $(PORT_DIR) BUILD=$(OUT) $(PORT_ARGS) \
-	  USER_C_MODULES=$(if $(BARE),,$(CURDIR)/micropython_mod) FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
-	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
+	+@$(MAKE) --no-print-directory port
 ifdef QEMU
 	@printf '#!/bin/sh\n# Runs the firmware, with its console on the standard input and output.\nexec %s "$$@"\n' \
 	  '$(QEMU) -display none -monitor none -serial stdio -semihosting -kernel "$$(dirname "$$0")/$(PROG)"' >$(OUT)/run
 	@chmod +x $(OUT)/run
 endif
 	@echo "Built $(FIRMWARE)"
+
+# The port's own build, of the C modules in the folder MODULES.
+MODULES = $(if $(BARE),,$(CURDIR)/micropython_mod)
+port:
+	+@$(MPY_MAKE) -C $(PORT_DIR) BUILD=$(OUT) $(PORT_ARGS) \
+	  USER_C_MODULES=$(MODULES) FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
+	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
 
 mpy-cross: tools | $(FETCH_MPY)
 	@$(call start-over,$(MPY_CROSS),$(MPY_DIR))
