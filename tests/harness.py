@@ -5,6 +5,7 @@ the broker, and checks the lines that the script prints. It passes when it check
 with exit code 0, and neither a printed line nor a byte on a connection was left that nobody asked for.
 """
 
+import functools
 import os
 import re
 import select
@@ -361,6 +362,23 @@ class Mosquitto:
         self.log.close()
 
 
+@functools.cache
+def has(binary, target, module):
+    """Whether the binary has this module."""
+    return evaluate(binary, target, f"import {module}")[0]
+
+
+def evaluate(binary, target, script):
+    """Whether a script runs through, and what it prints."""
+    test = Test(binary, 30, target)
+    try:
+        script = test.mp(script, bare=True)
+        printed = list(iter(script.line, None))
+        return script.exit_code(10) == 0, "\n".join(printed)
+    finally:
+        test.close()
+
+
 class Test:
     """One run of one scenario on one binary; `t` in the scenarios. Also the trace that its parts write to."""
 
@@ -428,6 +446,10 @@ class Test:
         link = broker.welcome(session=session, clean=clean, **fields)
         mp.expect("connected")
         return mp, link, broker
+
+    def has(self, module):
+        """Whether the binary has it."""
+        return has(self.binary, self.target, module)
 
     # checks
 

@@ -72,17 +72,6 @@ def scenarios(pattern):
     return found
 
 
-def evaluate(binary, code):
-    """Whether a one-line script runs through, and what it prints."""
-    test = harness.Test(binary, 30, board.target(binary))
-    try:
-        script = test.mp(code, bare=True)
-        printed = list(iter(script.line, None))
-        return script.exit_code(10) == 0, "\n".join(printed)
-    finally:
-        test.close()
-
-
 def run(report, name, binary, function):
     start = time.monotonic()
     detail = ""
@@ -145,16 +134,15 @@ def main():
         report.result(f"scenarios like {arguments.filter}", False, 0, "  there are none")
     jobs = []
     for binary in arguments.binaries:
-        build = os.path.basename(os.path.dirname(os.path.abspath(binary)))
+        build, target = os.path.basename(os.path.dirname(os.path.abspath(binary))), board.target(binary)
         try:
-            ok, output = evaluate(binary, "import umqtt")
+            ok, output = harness.evaluate(binary, target, "import umqtt")
         except (OSError, harness.Failure) as error:
             ok, output = False, str(error)
         if not ok:
             report.result(f"{build}: import umqtt", False, 0, "  " + output)
             continue
-        threads, _ = evaluate(binary, "import _thread")
-        unix = board.target(binary).UNIX
+        threads, unix = harness.has(binary, target, "_thread"), target.UNIX
         left_out = [name for name, function in every if function.scenario["threads"] and not threads]
         if left_out:
             report.note(f"note {build}: no _thread, {len(left_out)} scenarios do not apply")

@@ -13,6 +13,13 @@
 #define TCP_SND_BUF                     (4 * TCP_MSS)
 #define MEMP_NUM_TCP_SEG                (48)
 #define MEM_SIZE                        (32000)
+// Many small ones, lest short packets that wait unread in one socket leave no room for another's.
+#define PBUF_POOL_BUFSIZE               (256)
+#define PBUF_POOL_SIZE                  (128)
+// A closed socket may linger for 10 s.
+#define MEMP_NUM_TCP_PCB                (32)
+// Longer than any caller's patience.
+#define TCP_SYNMAXRTX                   (8)
 
 uint32_t board_random(void);
 #define LWIP_RAND() board_random()

@@ -518,7 +518,7 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
         case MP_EBADF: {
             uint8_t byte;
             error = -port_receive(call, socket, &byte, sizeof(byte));
-            return error == MP_ECONNRESET ? MP_ECONNREFUSED : error > 0 ? error : MP_EBADF;
+            return error == MP_ECONNRESET ? MP_ECONNREFUSED : error == MP_ECONNABORTED ? MP_ETIMEDOUT : error;
         }
         #else
         case MP_EALREADY:

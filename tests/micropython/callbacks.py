@@ -180,7 +180,7 @@ def disconnect_in_the_callback_of_every_qos(t):
         link.expect_end()
 
 
-@scenario
+@scenario(unix=True)
 def what_disconnect_drops_leaves_room_for_new_messages(t):
     # 40 KiB of messages wait while the callback of the first one disconnects; the third time they fit as they did at first
     b = t.broker()

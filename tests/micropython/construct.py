@@ -33,7 +33,7 @@ def by_keyword_in_any_order(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def defaults(t):
     # port 0 means 1883: on a loopback address that nobody else uses
     host = f"127.{random.randint(2, 250)}.{random.randint(2, 250)}.{random.randint(2, 250)}"
@@ -53,7 +53,7 @@ def defaults(t):
 def bytes_for_every_text(t):
     b = t.broker()
     mp = t.mp("""
-        c = MQTTClient(b"id", bHOST, PORT, b"user", b"\\x00\\xff\\xfe")
+        c = MQTTClient(b"id", HOST.encode(), PORT, b"user", b"\\x00\\xff\\xfe")
         tell(c.connect)
         c.disconnect()
     """, b)

@@ -1058,7 +1058,7 @@ def settled(mp, counts):
     return now <= counts[0]
 
 
-@scenario
+@scenario(unix=True)
 def the_thread_ends_with_disconnect_and_survives_close(t):
     b = t.broker()
     mp = t.mp("""
@@ -1084,7 +1084,7 @@ def the_thread_ends_with_disconnect_and_survives_close(t):
     mp.tell()
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def disconnect_ends_the_thread_in_every_phase(t):
     for phase in "port", "tcp", "connack":
         mp, b, link, choke = phase_of(t, phase, """
@@ -1144,7 +1144,7 @@ def dropped(t, kick, check):
     mp.tell()
 
 
-@scenario
+@scenario(unix=True)
 def a_dropped_client_closes_its_socket_and_ends_its_thread(t):
     def check(mp, b, links, files):
         eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)
@@ -1153,7 +1153,7 @@ def a_dropped_client_closes_its_socket_and_ends_its_thread(t):
     dropped(t, None, check)
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def a_dropped_client_does_not_reconnect(t):
     def check(mp, b, links, files):
         eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)
@@ -1170,7 +1170,7 @@ def a_dropped_client_does_not_reconnect(t):
     dropped(t, "fin", check)
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def a_dropped_client_that_has_failed_ends_its_thread(t):
     def check(mp, b, links, files):
         eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)

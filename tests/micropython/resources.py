@@ -110,7 +110,7 @@ def a_dropped_client_is_collected_and_its_socket_closes(t):
     mp.tell()
 
 
-@scenario
+@scenario(unix=True)
 def a_script_may_make_a_new_client_for_every_connection(t):
     # ...and drop the old one as it is, with its link up or failed, far more often than the heap has room for clients
     b = t.broker()
@@ -191,7 +191,7 @@ def the_heap_does_not_grow_with_connections(t):
     t.between(int(mp.match("grown (-?[0-9]+)")[1]), -100000, 2048, "bytes of heap")
 
 
-@scenario
+@scenario(unix=True)
 def a_collector_that_runs_at_every_allocation(t):
     # what the client holds on to and the collector does not see is lost here
     mp, link, b = t.connected("""
