@@ -10,8 +10,9 @@ ifeq ($(filter $(BOARD),$(BOARDS)),)
 $(error There is no board '$(BOARD)'. The boards are: $(BOARDS))
 endif
 BOARD_DIR := $(CURDIR)/boards/$(BOARD)
-# Where the board's port has its makefile.
+# Where the board's port has its makefile, and whether what it builds can be run here.
 PORT_DIR   = $(MPY_DIR)/ports/$(PORT)
+RUNS       = yes
 include $(BOARD_DIR)/board.mk
 
 # BARE=1: the board's MicroPython without the module, to compare with.
@@ -112,7 +113,7 @@ repl: firmware ## MicroPython's prompt, with a broker beside it
 
 test: tools ## all tests, on every board (or on BOARD)
 	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware || exit; done
-	@python3 tests/all.py $(foreach board,$(TESTED),build/$(board)/$(PROG))
+	@python3 tests/all.py $(TESTED)
 
 size: tools ## what the module costs on every board (or on BOARD), and whether that is within its budget
 	@for board in $(TESTED); do for bare in "" 1; do \
@@ -121,7 +122,7 @@ size: tools ## what the module costs on every board (or on BOARD), and whether t
 
 # What board.mk says, and where the build is, for programs.
 facts:
-	@$(foreach name,OUT PROG ELF BUDGET,echo '$(name)=$(strip $($(name)))';)
+	@$(foreach name,OUT PROG RUNS ELF BUDGET,echo '$(name)=$(strip $($(name)))';)
 
 clean: ## remove build/
 	rm -rf build

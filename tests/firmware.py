@@ -116,7 +116,7 @@ def checks(fact):
     yield check_panic_free
     if fact["BUDGET"]:
         yield check_budget
-    if fact["PROG"] == "package":
+    if fact["ELF"]:
         yield check_attributes
         yield check_package
 

@@ -11,7 +11,7 @@ PORT_DIR  = $(CURDIR)/boards/quectel
 PROG      = package
 PORT_ARGS = MPY_DIR=$(MPY_DIR) BOARD_MK=$(BOARD_DIR)/board.mk
 NEEDS     = gcc-arm-none-eabi libnewlib-arm-none-eabi
-TEST      = package
+RUNS      =
 
 UMQTT_OPT_LEVEL = s
 # Bytes of flash, of a client's RAM without its buffers, and of stack.
