@@ -5,6 +5,8 @@
 
 BOARDS := $(sort $(patsubst boards/%/board.mk,%,$(wildcard boards/*/board.mk)))
 TESTED := $(or $(BOARD),$(BOARDS))
+# And on MicroPython's next version, unless the caller chose a board or a version.
+TESTED_NEXT := $(if $(BOARD)$(MPY_DIR)$(MPY_VERSION),,unix unix-gil)
 BOARD  ?= unix
 ifeq ($(filter $(BOARD),$(BOARDS)),)
 $(error There is no board '$(BOARD)'. The boards are: $(BOARDS))
@@ -16,7 +18,7 @@ RUNS       = yes
 include $(BOARD_DIR)/board.mk
 
 # BARE=1: the board's MicroPython without the module, to compare with.
-OUT      := $(CURDIR)/build/$(BOARD)$(if $(BARE),-bare)
+OUT      := $(CURDIR)/build/$(BOARD)$(if $(BARE),-bare)$(if $(NEXT),-next)
 FIRMWARE := build/$(notdir $(OUT))/$(PROG)
 
 # rustup's cargo need not be on the PATH of the shell that calls make.
@@ -29,7 +31,12 @@ export CARGO_TARGET_DIR := $(CURDIR)/build/cargo
 # a recipe); silent but for what it says of itself, unless V=1.
 MPY_MAKE = $(MAKE) --no-print-directory $(if $(V),,-s) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
-# MicroPython's source: the caller's checkout, or else a Debian source package, pinned.
+# MicroPython's source: the caller's checkout, or else a Debian source package, pinned. NEXT=1: the version after it. That
+# Debian suite moves on, and then `make` says what it has, and this version has to follow.
+ifdef NEXT
+MPY_VERSION := 1.26.1+ds-1
+MPY_SUITE   := forky
+endif
 MPY_VERSION ?= 1.25.0+ds-1
 MPY_SUITE   ?= trixie
 ifdef MPY_DIR
@@ -53,7 +60,7 @@ FETCH_LWIP := $(LWIP)/lib/lwip
 endif
 endif
 
-MPY_CROSS := $(CURDIR)/build/mpy-cross
+MPY_CROSS := $(CURDIR)/build/mpy-cross$(if $(NEXT),-next)
 
 # Debian packages, as tools/need knows them: for the board, for the fetching, for the goal.
 NEEDED = gcc libc6-dev python3 $(NEEDS) \
@@ -113,7 +120,8 @@ repl: firmware ## MicroPython's prompt, with a broker beside it
 
 test: tools ## all tests, on every board (or on BOARD)
 	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware || exit; done
-	@python3 tests/all.py $(TESTED)
+	@for board in $(TESTED_NEXT); do $(MAKE) --no-print-directory BOARD=$$board NEXT=1 firmware || exit; done
+	@python3 tests/all.py $(TESTED) $(TESTED_NEXT:%=build/%-next/micropython)
 
 size: tools ## what the module costs on every board (or on BOARD), and whether that is within its budget
 	@for board in $(TESTED); do for bare in "" 1; do \
