@@ -44,13 +44,9 @@ $(UMQTT_LIB): FORCE
 	  CARGO='$(CARGO)' tools/cargo-for '$(UMQTT_TARGET)' rustc --quiet --lib --release --crate-type staticlib \
 	  --features archive --target-dir $(UMQTT_BUILD) $(UMQTT_CARGO_FLAGS)
 
-# The engine and nothing of Rust's libraries, which are compiled into it: memcpy and the like are the firmware's. Only the
-# entry points stay visible; bitcode and unwind tables go.
 $(BUILD)/umqtt-engine/engine.o: $(UMQTT_LIB)
 	$(ECHO) "LINK $@"
-	$(Q)cd $(UMQTT_BUILD) && rm -f umqtt-*.o && $(AR) x $< $$($(AR) t $< | grep '^umqtt-')
-	$(Q)$(CC) $(filter -m%,$(CFLAGS)) -r -nostdlib -o $@ $(UMQTT_BUILD)/umqtt-*.o
-	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='umqtt_*' -R '.llvm*' -R '.ARM.ex*' -R '.rel.ARM.ex*' $@
+	$(Q)$(UMQTT_ROOT)/tools/engine-object $(AR) $(OBJCOPY) $< $@
 
 PY_O += $(UMQTT_OBJ)
 # MicroPython before 1.20 sets PY_O anew after this; a program's link takes what the program depends on.
