@@ -57,9 +57,10 @@ static const mp_stream_p_t link_stream_p = {
     .ioctl = link_ioctl,
 };
 
-static MP_DEFINE_CONST_OBJ_TYPE(umqtt_link_type, MP_QSTR_socket, MP_TYPE_FLAG_NONE, protocol, &link_stream_p);
+static UMQTT_DEFINE_STREAM_TYPE(umqtt_link_type, MP_QSTR_socket, &link_stream_p);
+#define LINK_TYPE umqtt_link_type
 #else
-static MP_DEFINE_CONST_OBJ_TYPE(umqtt_link_type, MP_QSTR_socket, MP_TYPE_FLAG_NONE);
+#define LINK_TYPE mp_type_object
 #endif
 
 /******************************************************************************/
@@ -67,7 +68,7 @@ static MP_DEFINE_CONST_OBJ_TYPE(umqtt_link_type, MP_QSTR_socket, MP_TYPE_FLAG_NO
 
 umqtt_link_t *umqtt_link_new(void) {
     umqtt_link_t *link = m_new0(umqtt_link_t, 1);
-    link->base.type = &umqtt_link_type;
+    link->base.type = &LINK_TYPE;
     link->read_wants = MP_STREAM_POLL_RD;
     link->write_wants = MP_STREAM_POLL_WR;
     return link;
@@ -327,5 +328,5 @@ mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     // Some ports set no error at the end of the stream.
     int error = 0;
     mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
-    return n == MP_STREAM_ERROR ? -error : (mp_int_t)n;
+    return n != MP_STREAM_ERROR ? (mp_int_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
 }
