@@ -64,8 +64,8 @@ pub trait Port {
 /// What a step came to.
 enum Step<T> {
     Done(T),
-    /// Try again after this.
-    Wait(Wait),
+    /// Try again when what kept the client from going on is over, at this moment at the latest.
+    Wait(Stop, Option<Time>),
 }
 
 /// What to wait for.
@@ -148,6 +148,22 @@ fn repeat<P: Port, T>(
     port: &P,
     mut step: impl FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Step<CallResult<P, T>>,
 ) -> CallResult<P, T> {
+    let mut answer = Err(Error::Interrupted);
+    repeat_until_done(port, &mut |client, stack, now, first| {
+        match step(client, stack, now, first) {
+            Step::Done(result) => answer = result,
+            Step::Wait(stop, deadline) => return Some(client.wait(stop, now, deadline)),
+        }
+        None
+    })?;
+    answer
+}
+
+/// [`repeat`], but for the answer: one function for all calls.
+fn repeat_until_done<P: Port>(
+    port: &P,
+    step: &mut dyn FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Option<Wait>,
+) -> CallResult<P, ()> {
     let mut first = true;
     let mut reading = false;
     loop {
@@ -157,40 +173,33 @@ fn repeat<P: Port, T>(
             assist(port)?
         };
         let now = port.now();
-        let outcome = port.with(|client, stack| {
+        let wait = port.with(|client, stack| {
             if mem::take(&mut reading) {
                 client.end_reading();
             }
             let was_up = client.status() == Status::Connected;
-            let outcome = step(client, stack, now, first);
-            if let Step::Wait(wait) = &outcome {
-                if was_up && client.status() != Status::Connected {
-                    // What there is to serve is not what it was.
-                    service = service.and(Some(now));
-                }
-                client.will_wait();
-                reading = wait.readable;
-                if reading {
-                    client.begin_reading();
-                }
+            let wait = step(client, stack, now, first)?;
+            if was_up && client.status() != Status::Connected {
+                // What there is to serve is not what it was.
+                service = service.and(Some(now));
             }
-            outcome
+            client.will_wait();
+            reading = wait.readable;
+            if reading {
+                client.begin_reading();
+            }
+            Some(wait)
         });
-        let interrupted = match outcome {
-            Step::Done(answer) => {
-                if !port.has_thread()
-                    && let Some(fault) = port.with(|client, _| client.take_owed())
-                {
-                    port.report(fault);
-                }
-                return answer;
+        let Some(wait) = wait else {
+            if !port.has_thread()
+                && let Some(fault) = port.with(|client, _| client.take_owed())
+            {
+                port.report(fault);
             }
-            Step::Wait(wait) => {
-                let until = earliest(wait.until, service);
-                port.wait(None, Wait { until, ..wait })
-            }
+            return Ok(());
         };
-        if interrupted.is_err() {
+        let until = earliest(wait.until, service);
+        if port.wait(None, Wait { until, ..wait }).is_err() {
             if reading {
                 port.with(|client, _| client.end_reading());
             }
@@ -200,29 +209,11 @@ fn repeat<P: Port, T>(
     }
 }
 
-fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+pub(crate) fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         _ => a.or(b),
     }
-}
-
-/// Waits for what keeps the client from going on, until `deadline` at the latest.
-fn wait_for<P: Port, T>(
-    client: &ClientOf<P>,
-    stop: Stop,
-    now: Time,
-    deadline: Option<Time>,
-) -> Step<CallResult<P, T>> {
-    let until = match stop {
-        Stop::More => Some(now),
-        _ => earliest(deadline, client.stalls_at()),
-    };
-    Step::Wait(Wait {
-        readable: stop == Stop::Dry,
-        writable: client.wants_write(),
-        until,
-    })
 }
 
 /// Why the client is not connected, for a call that found it connected, or connecting, before.
@@ -411,7 +402,7 @@ fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, ()> {
         match client.status() {
             Status::Connected => Step::Done(Ok(())),
             Status::Connecting if now.reached(deadline) => Step::Done(Err(Fault::Silent.into())),
-            Status::Connecting => wait_for::<P, _>(client, stop, now, Some(deadline)),
+            Status::Connecting => Step::Wait(stop, Some(deadline)),
             _ => Step::Done(Err(lost::<P>(client))),
         }
     })
@@ -479,7 +470,7 @@ fn publish_at_most_once<P: Port>(
         if now.reached(deadline) && (started.is_none() || client.cancel_publish()) {
             return Step::Done(not_yet::<P>(client, Error::TimedOut));
         }
-        wait_for::<P, _>(client, stop, now, Some(deadline))
+        Step::Wait(stop, Some(deadline))
     })
 }
 
@@ -525,9 +516,7 @@ fn publish_in_flight<P: Port>(
         let status = client.status();
         let Some((ticket, link)) = taken else {
             return match status {
-                Status::Connected if wait && !late => {
-                    wait_for::<P, _>(client, stop, now, Some(deadline))
-                }
+                Status::Connected if wait && !late => Step::Wait(stop, Some(deadline)),
                 Status::Connected | Status::Connecting => Step::Done(Ok(Published::NoRoom)),
                 _ => Step::Done(match not_yet::<P>(client, lost::<P>(client)) {
                     Ok(_) => Ok(Published::NoRoom),
@@ -548,7 +537,7 @@ fn publish_in_flight<P: Port>(
         } else if late {
             Ok(Published::NotYet)
         } else {
-            return wait_for::<P, _>(client, stop, now, Some(deadline));
+            return Step::Wait(stop, Some(deadline));
         })
     })
 }
@@ -596,7 +585,7 @@ fn request<P: Port>(
                 Err(Error::SubscriptionRefused)
             }
             Answer::Pending if now.reached(deadline) || stop == Stop::Full => Err(Error::TimedOut),
-            Answer::Pending => return wait_for::<P, _>(client, stop, now, Some(deadline)),
+            Answer::Pending => return Step::Wait(stop, Some(deadline)),
         })
     })
 }
@@ -636,7 +625,7 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Received> {
         } else if client.status().is_idle() {
             Step::Done(Err(lost::<P>(client)))
         } else if wait {
-            wait_for::<P, _>(client, stop, now, None)
+            Step::Wait(stop, None)
         } else {
             Step::Done(Ok(Received::Nothing))
         }

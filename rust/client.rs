@@ -14,7 +14,7 @@ use embedded_nal::{AddrType, TcpClientStack, TcpError, TcpErrorKind};
 use heapless::Deque;
 
 use crate::{
-    calls::Dialer,
+    calls::{Dialer, Wait, earliest},
     memory::{Inbox, Memory},
     packet::{Ack, Header, Kind, Malformed, PacketId, QoS, Version},
     service::Service,
@@ -243,46 +243,19 @@ struct Reading {
 }
 
 /// An MQTT client. `S` is the network, `M` the memory.
+///
+/// In this order, for a small field near the start takes the short instructions of a small
+/// machine.
+#[repr(C)]
 pub struct Client<S: TcpClientStack, M: Memory> {
-    /// Who connects to whom; used by the next CONNECT.
-    pub config: Config<M::Bytes>,
-    /// What outlives the connection.
-    pub session: Session<M>,
-    /// Messages for the script.
-    pub inbox: M::Inbox,
-    phase: Phase,
-    /// What ended the last connection, if it was not the script.
-    fault: Option<Fault<S::Error>>,
     /// The fault came after CONNACK.
     was_up: bool,
-    /// Faults that are still to be told to the script's error callback: a script may be quicker
-    /// than the internal thread.
-    owed: Deque<Fault<S::Error>, OWED>,
     /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
     persistent: bool,
-    /// The attempt to connect that the calls go on with, on a port without threads.
-    pub(crate) dialer: Option<Dialer<S>>,
-    /// The time of the present step.
-    now: Time,
-    service: Service,
-    /// Calls of the script that wait for the socket to become readable.
-    readers: u16,
-    /// One of them has read since the internal thread looked last.
+    /// A call of the script has read since the internal thread looked last.
     script_read: bool,
     watch: Watch,
-    /// When keepalive asks for something next, as far as is known, and when it was looked last.
-    served_until: Option<Time>,
-    served_at: Time,
-    socket: Option<S::TcpSocket>,
-    outgoing: Outgoing<M::Buffer>,
-    incoming: Incoming<M::Buffer>,
-    sending: Option<Sending<M::Bytes>>,
-    /// Bytes of the packet being sent that are in the buffer or further, and its length.
-    sent: usize,
-    len: usize,
-    acks: Deque<Ack, ACKS>,
     ping_due: bool,
-    reading: Reading,
     /// Something was left unread when reading was tried last.
     reading_stopped: bool,
     clean_session: bool,
@@ -295,11 +268,42 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     end: End,
     /// The oldest message in the inbox is in the script's callback.
     delivering: bool,
+    signals: Signals,
+    /// Calls of the script that wait for the socket to become readable.
+    readers: u16,
+    /// What ended the last connection, if it was not the script.
+    fault: Option<Fault<S::Error>>,
+    phase: Phase,
+    socket: Option<S::TcpSocket>,
+    /// The time of the present step.
+    now: Time,
+    /// Bytes of the packet being sent that are in the buffer or further, and its length.
+    sent: usize,
+    len: usize,
+    reading: Reading,
+    outgoing: Outgoing<M::Buffer>,
+    incoming: Incoming<M::Buffer>,
+    sending: Option<Sending<M::Bytes>>,
+    service: Service,
+    /// When keepalive asks for something next, as far as is known, and when it was looked last.
+    served_until: Option<Time>,
+    served_at: Time,
     /// Bytes of messages in the inbox.
     kept: u32,
     /// Size of a message that was skipped for want of memory, until it is reported.
     skipped: Option<u32>,
-    signals: Signals,
+    acks: Deque<Ack, ACKS>,
+    /// Faults that are still to be told to the script's error callback: a script may be quicker
+    /// than the internal thread.
+    owed: Deque<Fault<S::Error>, OWED>,
+    /// The attempt to connect that the calls go on with, on a port without threads.
+    pub(crate) dialer: Option<Dialer<S>>,
+    /// Messages for the script.
+    pub inbox: M::Inbox,
+    /// Who connects to whom; used by the next CONNECT.
+    pub config: Config<M::Bytes>,
+    /// What outlives the connection.
+    pub session: Session<M>,
 }
 
 impl<S, M> Client<S, M>
@@ -421,6 +425,19 @@ where
         // What a call leaves unsent is the internal thread's to send.
         self.signals.alarm |= !self.signals.waiting && self.wants_write();
         mem::take(&mut self.signals)
+    }
+
+    /// What a call waits for whose step stopped here, until `deadline` at the latest.
+    pub fn wait(&self, stop: Stop, now: Time, deadline: Option<Time>) -> Wait {
+        let until = match stop {
+            Stop::More => Some(now),
+            _ => earliest(deadline, self.stalls_at()),
+        };
+        Wait {
+            readable: stop == Stop::Dry,
+            writable: self.wants_write(),
+            until,
+        }
     }
 
     /// When the link counts as failed unless the socket takes something.

@@ -225,9 +225,9 @@ fn outcome<T>(result: Result<T, Error<Errno>>, done: impl FnOnce(T) -> Outcome) 
         Err(Error::Busy) => (What::Busy, 0),
         Err(Error::NoMemory) => (What::NoMemory, 0),
         Err(Error::Fault(fault)) => match fault {
-            Fault::Dns(errno) => (What::Dns, errno.0),
-            Fault::Dial(errno) => (What::Dial, errno.0),
-            Fault::Io(errno) => (What::Io, errno.0),
+            Fault::Dns(errno) => (What::Dns, i32::from(errno.0)),
+            Fault::Dial(errno) => (What::Dial, i32::from(errno.0)),
+            Fault::Io(errno) => (What::Io, i32::from(errno.0)),
             Fault::Unreachable => (What::Unreachable, 0),
             Fault::Silent => (What::Silent, 0),
             Fault::Closed => (What::Closed, 0),
@@ -248,14 +248,15 @@ fn done(detail: i32) -> Outcome {
     }
 }
 
-/// An error of the port.
+/// An error of the port. Two bytes, so that any fault with its errno is returned in a register;
+/// no errno is larger.
 #[derive(Clone, Copy, Debug)]
-struct Errno(i32);
+struct Errno(i16);
 
 /// Errors that mean more than that something failed, as MicroPython numbers them.
-const EAGAIN: i32 = 11;
-const EPIPE: i32 = 32;
-const ECONNRESET: i32 = 104;
+const EAGAIN: i16 = 11;
+const EPIPE: i16 = 32;
+const ECONNRESET: i16 = 104;
 
 impl Errno {
     fn or_would_block(self) -> nb::Error<Errno> {
@@ -268,7 +269,7 @@ impl Errno {
 
     /// From a count of bytes, or a negated error.
     fn check(count: isize) -> nb::Result<usize, Errno> {
-        usize::try_from(count).map_err(|_| Errno(count.wrapping_neg() as i32).or_would_block())
+        usize::try_from(count).map_err(|_| Errno(count.wrapping_neg() as i16).or_would_block())
     }
 }
 
@@ -281,40 +282,40 @@ impl TcpError for Errno {
     }
 }
 
-/// The port as an embedded-nal stack. A name and the socket's address stay on the C side.
-struct Net {
-    port: &'static PortTable,
+/// One call of the C side: the port as it serves this call, and as an embedded-nal stack. A name
+/// and the socket's address stay on the C side.
+#[derive(Clone, Copy)]
+struct Context {
+    block: *mut Block,
     call: *mut Call,
-    host: Bytes,
-    tcp_port: u16,
 }
 
 #[derive(Clone, Copy)]
 struct Socket(*mut Object);
 
-impl TcpClientStack for Net {
+impl TcpClientStack for Context {
     type TcpSocket = Socket;
     type Error = Errno;
 
     fn socket(&mut self) -> Result<Socket, Errno> {
         let mut error = 0;
-        let socket = (self.port.socket)(self.call, &mut error);
+        let socket = (self.port().socket)(self.call, &mut error);
         if socket.is_null() {
-            Err(Errno(error))
+            Err(Errno(error as i16))
         } else {
             Ok(Socket(socket))
         }
     }
 
     fn connect(&mut self, socket: &mut Socket, _: SocketAddr) -> nb::Result<(), Errno> {
-        match (self.port.connect)(self.call, socket.0) {
+        match (self.port().connect)(self.call, socket.0) {
             0 => Ok(()),
-            error => Err(Errno(error).or_would_block()),
+            error => Err(Errno(error as i16).or_would_block()),
         }
     }
 
     fn send(&mut self, socket: &mut Socket, data: &[u8]) -> nb::Result<usize, Errno> {
-        Errno::check((self.port.send)(
+        Errno::check((self.port().send)(
             self.call,
             socket.0,
             data.as_ptr(),
@@ -323,7 +324,7 @@ impl TcpClientStack for Net {
     }
 
     fn receive(&mut self, socket: &mut Socket, data: &mut [u8]) -> nb::Result<usize, Errno> {
-        Errno::check((self.port.receive)(
+        Errno::check((self.port().receive)(
             self.call,
             socket.0,
             data.as_mut_ptr(),
@@ -332,21 +333,22 @@ impl TcpClientStack for Net {
     }
 
     fn close(&mut self, socket: Socket) -> Result<(), Errno> {
-        (self.port.close)(self.call, socket.0);
+        (self.port().close)(self.call, socket.0);
         Ok(())
     }
 }
 
-impl Dns for Net {
+impl Dns for Context {
     type Error = Errno;
 
     /// The address stays on the C side, in the call's frame: what comes back says only that there
     /// is one.
     fn get_host_by_name(&mut self, _: &str, family: AddrType) -> nb::Result<IpAddr, Errno> {
         let ipv6 = family == AddrType::IPv6;
-        match (self.port.resolve)(self.call, self.host, self.tcp_port, ipv6) {
+        let (host, tcp_port) = self.server();
+        match (self.port().resolve)(self.call, host, tcp_port, ipv6) {
             0 => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            error => Err(nb::Error::Other(Errno(error))),
+            error => Err(nb::Error::Other(Errno(error as i16))),
         }
     }
 
@@ -562,15 +564,9 @@ impl Memory for Heap {
 /// One client.
 pub struct Block {
     port: &'static PortTable,
-    client: Client<Net, Heap>,
+    client: Client<Context, Heap>,
     receive_buffer: [u8; RX_BUFFER],
     transmit_buffer: [u8; TX_BUFFER],
-}
-
-/// One call of the C side.
-struct Context {
-    block: *mut Block,
-    call: *mut Call,
 }
 
 impl Context {
@@ -579,13 +575,23 @@ impl Context {
         unsafe { (*self.block).port }
     }
 
-    fn net(&self, host: Bytes, tcp_port: u16) -> Net {
-        Net {
-            port: self.port(),
-            call: self.call,
-            host,
-            tcp_port,
+    fn server(&self) -> (Bytes, u16) {
+        // SAFETY: nothing changes these two after `umqtt_init`.
+        unsafe {
+            let config = &raw const (*self.block).client.config;
+            ((*config).server, (*config).port)
         }
+    }
+
+    /// The end of [`Port::with`], which is in every call.
+    fn unlock(&self, client: &mut Client<Context, Heap>) {
+        let Signals {
+            changed,
+            alarm,
+            waiting,
+        } = client.take_signals();
+        let socket = client.socket().map_or(ptr::null_mut(), |socket| socket.0);
+        (self.port().unlock)(self.call, changed, alarm, waiting, socket);
     }
 
     fn run<T>(
@@ -599,40 +605,24 @@ impl Context {
 }
 
 impl Port for Context {
-    type Stack = Net;
+    type Stack = Context;
     type Memory = Heap;
 
     fn now(&self) -> Time {
         Time((self.port().now)())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Client<Net, Heap>, &mut Net) -> T) -> T {
-        let port = self.port();
-        (port.lock)(self.call);
+    fn with<T>(&self, work: impl FnOnce(&mut Client<Context, Heap>, &mut Context) -> T) -> T {
+        (self.port().lock)(self.call);
         // SAFETY: the lock makes this the only reference.
         let client = unsafe { &mut (*self.block).client };
-        let result = work(
-            client,
-            &mut self.net(client.config.server, client.config.port),
-        );
-        let signals = client.take_signals();
-        let socket = client.socket().map_or(ptr::null_mut(), |socket| socket.0);
-        let Signals {
-            changed,
-            alarm,
-            waiting,
-        } = signals;
-        (port.unlock)(self.call, changed, alarm, waiting, socket);
+        let result = work(client, &mut { *self });
+        self.unlock(client);
         result
     }
 
-    fn outside<T>(&self, work: impl FnOnce(&mut Net) -> T) -> T {
-        // SAFETY: nothing changes these two after `umqtt_init`.
-        let (host, tcp_port) = unsafe {
-            let config = &raw const (*self.block).client.config;
-            ((*config).server, (*config).port)
-        };
-        work(&mut self.net(host, tcp_port))
+    fn outside<T>(&self, work: impl FnOnce(&mut Context) -> T) -> T {
+        work(&mut { *self })
     }
 
     fn has_thread(&self) -> bool {

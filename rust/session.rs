@@ -130,14 +130,15 @@ pub enum Due {
 }
 
 /// The state of one MQTT session.
+#[repr(C)] // the long array last, as in `Client`
 pub struct Session<M: Memory> {
-    in_flight: [Option<InFlight<M::Bytes>>; IN_FLIGHT],
     subscriptions: M::Subscriptions,
     received: M::Received,
     next_id: PacketId,
     next_ticket: Ticket,
     /// Something may be due.
     due: bool,
+    in_flight: [Option<InFlight<M::Bytes>>; IN_FLIGHT],
 }
 
 impl<M: Memory> Session<M> {
