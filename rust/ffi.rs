@@ -215,16 +215,16 @@ pub struct Outcome {
     detail: i32,
 }
 
-fn outcome<T>(result: Result<T, Error<Errno>>, done: impl FnOnce(T) -> Outcome) -> Outcome {
-    let (what, detail) = match result {
-        Ok(value) => return done(value),
-        Err(Error::Interrupted) => (What::Interrupted, 0),
-        Err(Error::NotConnected) => (What::NotConnected, 0),
-        Err(Error::TimedOut) => (What::TimedOut, 0),
-        Err(Error::SubscriptionRefused) => (What::SubscriptionRefused, 0),
-        Err(Error::Busy) => (What::Busy, 0),
-        Err(Error::NoMemory) => (What::NoMemory, 0),
-        Err(Error::Fault(fault)) => match fault {
+#[cold]
+fn failed(error: Error<Errno>) -> Outcome {
+    let (what, detail) = match error {
+        Error::Interrupted => (What::Interrupted, 0),
+        Error::NotConnected => (What::NotConnected, 0),
+        Error::TimedOut => (What::TimedOut, 0),
+        Error::SubscriptionRefused => (What::SubscriptionRefused, 0),
+        Error::Busy => (What::Busy, 0),
+        Error::NoMemory => (What::NoMemory, 0),
+        Error::Fault(fault) => match fault {
             Fault::Dns(errno) => (What::Dns, i32::from(errno.0)),
             Fault::Dial(errno) => (What::Dial, i32::from(errno.0)),
             Fault::Io(errno) => (What::Io, i32::from(errno.0)),
@@ -600,7 +600,7 @@ impl Context {
         work: impl FnOnce(&Context) -> Result<T, Error<Errno>>,
         done: impl FnOnce(T) -> Outcome,
     ) -> Outcome {
-        outcome(work(&Context { block, call }), done)
+        work(&Context { block, call }).map_or_else(failed, done)
     }
 }
 
@@ -630,10 +630,7 @@ impl Port for Context {
     }
 
     fn report(&self, fault: Fault<Errno>) {
-        (self.port().report)(
-            self.call,
-            outcome::<()>(Err(Error::Fault(fault)), |()| done(0)),
-        );
+        (self.port().report)(self.call, failed(fault.into()));
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
