@@ -11,9 +11,9 @@ use embedded_nal::{AddrType, Dns, TcpClientStack, nb};
 use crate::{
     client::{Appetite, Client, End, Fault, STALL, Status, Stop},
     memory::Memory,
-    packet::QoS,
+    packet::{Kind, QoS},
     service::{self, CONNECT_TIMEOUT, Duty},
-    session::{Answer, Message, Ticket},
+    session::{Answer, Message},
     time::Time,
 };
 
@@ -548,7 +548,7 @@ fn publish_in_flight<P: Port>(
 /// [`Error::SubscriptionRefused`], [`Error::TimedOut`] after 5 s, or what became of the
 /// connection.
 pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P, ()> {
-    request(port, |client| client.session.subscribe(filter, qos))
+    request(port, Kind::Subscribe, filter, qos)
 }
 
 /// Unsubscribes, and waits for the UNSUBACK.
@@ -556,13 +556,10 @@ pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P
 /// # Errors
 /// [`Error::TimedOut`] after 5 s, or what became of the connection.
 pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, ()> {
-    request(port, |client| client.session.unsubscribe(filter))
+    request(port, Kind::Unsubscribe, filter, QoS::AtMostOnce)
 }
 
-fn request<P: Port>(
-    port: &P,
-    ask: impl Fn(&mut ClientOf<P>) -> Option<Ticket>,
-) -> CallResult<P, ()> {
+fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, ()> {
     let deadline = port.now().after(ANSWER_TIMEOUT);
     let mut asked = None;
     repeat(port, |client, stack, now, first| {
@@ -570,7 +567,7 @@ fn request<P: Port>(
             if client.status() != Status::Connected {
                 return Step::Done(Err(Error::NotConnected));
             }
-            asked = ask(client);
+            asked = client.session.request(kind, filter, qos);
         }
         let Some(ticket) = asked else {
             return Step::Done(Err(Error::NoMemory));

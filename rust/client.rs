@@ -16,7 +16,7 @@ use heapless::Deque;
 use crate::{
     calls::{Dialer, Wait, earliest},
     memory::{Inbox, Memory},
-    packet::{Ack, Header, Kind, Malformed, PacketId, QoS, Version},
+    packet::{Header, Kind, Malformed, PacketId, QoS, Version},
     service::Service,
     session::{Due, Message, Session, Ticket},
     time::Time,
@@ -205,19 +205,6 @@ impl Stop {
     }
 }
 
-/// The packet that is being put into the buffer, which may be smaller than the packet.
-#[derive(Debug)]
-enum Sending<B> {
-    Connect {
-        clean_session: bool,
-    },
-    /// QoS 0. It stays here until the socket has taken all of it.
-    Publish(Message<B>, Ticket),
-    Ack(Ack),
-    Ping,
-    Due(Due, PacketId),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Header,
@@ -283,7 +270,10 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     reading: Reading,
     outgoing: Outgoing<M::Buffer>,
     incoming: Incoming<M::Buffer>,
-    sending: Option<Sending<M::Bytes>>,
+    /// The packet that is being put into the buffer, which may be smaller than the packet.
+    sending: Option<Due>,
+    /// The QoS 0 message of that packet. It stays until the socket has taken all of it.
+    at_most_once: Option<(Message<M::Bytes>, Ticket)>,
     service: Service,
     /// When keepalive asks for something next, as far as is known, and when it was looked last.
     served_until: Option<Time>,
@@ -292,7 +282,7 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     kept: u32,
     /// Size of a message that was skipped for want of memory, until it is reported.
     skipped: Option<u32>,
-    acks: Deque<Ack, ACKS>,
+    acks: Deque<Due, ACKS>,
     /// Faults that are still to be told to the script's error callback: a script may be quicker
     /// than the internal thread.
     owed: Deque<Fault<S::Error>, OWED>,
@@ -343,6 +333,7 @@ where
             outgoing: Outgoing::new(transmit_buffer),
             incoming: Incoming::new(receive_buffer),
             sending: None,
+            at_most_once: None,
             sent: 0,
             len: 0,
             acks: Deque::new(),
@@ -477,10 +468,7 @@ where
         }
         self.socket = Some(socket);
         self.link = self.link.wrapping_add(1);
-        self.sending = Some(Sending::Connect {
-            clean_session: self.clean_session,
-        });
-        (self.sent, self.len) = (0, usize::MAX);
+        self.start(Kind::Connect, None);
         self.phase = Phase::Greeting;
         Ok(())
     }
@@ -566,10 +554,10 @@ where
             self.inbox.abandon();
         }
         self.reading.part = Part::Header;
-        if let Some(Sending::Due(Due::Publish(at, _), _)) = self.sending {
-            self.session.half_sent(at);
+        if let Some(due) = self.sending.take() {
+            self.session.half_sent(due);
         }
-        self.sending = None;
+        self.at_most_once = None;
         self.acks.clear();
         self.ping_due = false;
         self.outgoing.drop_pending();

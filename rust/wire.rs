@@ -40,23 +40,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Outgoing<B> {
         self.head == self.tail
     }
 
-    /// Adds what `emit` writes, from the byte `skip` of the packet on; how many bytes fitted.
-    pub fn append(&mut self, skip: usize, now: Time, emit: impl FnOnce(&mut Writer)) -> usize {
+    /// Adds what `emit` writes, from the byte `skip` of the packet on; how many bytes fitted, and
+    /// how many the packet has.
+    pub fn append(
+        &mut self,
+        skip: usize,
+        now: Time,
+        emit: impl FnOnce(&mut Writer),
+    ) -> (usize, usize) {
         if self.is_empty() {
             self.idle = self.written;
             self.progress = now;
         }
-        let mut writer = Writer::new(
-            self.buffer
-                .as_mut()
-                .get_mut(self.tail..)
-                .unwrap_or_default(),
-            skip,
-        );
+        let room = self.buffer.as_mut().get_mut(self.tail..);
+        let mut writer = Writer::new(room.unwrap_or_default(), skip);
         emit(&mut writer);
         let written = writer.written();
         self.tail += written;
-        written
+        (written, writer.total())
     }
 
     /// What is to be sent next.

@@ -12,6 +12,7 @@ use crate::{
     packet::{
         Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, check_topic, publish_flags,
     },
+    session::Due,
     time::Time,
 };
 
@@ -328,7 +329,8 @@ where
 
     fn answer(&mut self, kind: Kind, id: PacketId) {
         // There is room: reading and delivering stop in time.
-        let _ = self.acks.push_back(Ack { kind, id });
+        let id = Some(id);
+        let _ = self.acks.push_back(Due { kind, id, at: 0 });
     }
 
     /// A message has been received and handled: PUBACK or PUBREC is due.

@@ -179,16 +179,7 @@ impl Packet<'_> {
 
     /// Bytes in all on the wire.
     pub fn encoded_len(&self) -> usize {
-        match self {
-            Packet::Connect(packet) => packet.encoded_len(),
-            Packet::Connack(packet) => packet.encoded_len(),
-            Packet::Publish(packet) => packet.encoded_len(),
-            Packet::Ack(packet) => packet.encoded_len(),
-            Packet::Subscribe(packet) => packet.encoded_len(),
-            Packet::Suback(packet) => packet.encoded_len(),
-            Packet::Unsubscribe(packet) => packet.encoded_len(),
-            Packet::Pingreq | Packet::Pingresp | Packet::Disconnect => 2,
-        }
+        Writer::count(|counter| self.emit(counter))
     }
 }
 

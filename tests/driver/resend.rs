@@ -69,7 +69,7 @@ fn again(rig: &Rig, taken: usize, sent: usize, read: &[u8]) -> Vec<u8> {
         let id = id(at);
         // It is for the client to say whether it tried to send what the socket took nothing of.
         let tried = |(_, dup)| if dup { DUP } else { 0 };
-        let dup = match rig.client().session.publish(at) {
+        let dup = match rig.client().session.publish(at as u16) {
             Some(first) if sent <= before => tried(first),
             _ => DUP,
         };
