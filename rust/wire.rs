@@ -3,7 +3,10 @@
 //! [`Outgoing`] is a queue of bytes that knows how much of it the socket has taken; a short write
 //! keeps its place. [`Incoming`] reads ahead, many packets in one read.
 
-use crate::{packet::Writer, time::Time};
+use crate::{
+    packet::{Writer, copy},
+    time::Time,
+};
 
 /// Bytes on their way to the socket.
 pub struct Outgoing<B> {
@@ -175,11 +178,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Incoming<B> {
 
     /// Moves bytes to `out`; how many there were.
     pub fn move_to(&mut self, out: &mut [u8]) -> usize {
-        let bytes = self.bytes();
-        let n = bytes.len().min(out.len());
-        if let (Some(to), Some(from)) = (out.get_mut(..n), bytes.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        let n = copy(self.bytes(), out);
         self.consume(n);
         n
     }

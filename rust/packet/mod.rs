@@ -32,6 +32,7 @@ pub use subscribe::Subscribe;
 pub use text::{check_filter, check_text, check_topic};
 pub use unsubscribe::Unsubscribe;
 pub use writer::Writer;
+pub(crate) use writer::copy;
 
 /// The value, or what was wrong with the bytes.
 pub type Result<T> = core::result::Result<T, Malformed>;

@@ -41,9 +41,7 @@ impl<'a> Writer<'a> {
         );
         self.len += bytes.len();
         let (from, to) = (bytes.get(from..), self.out.get_mut(to..));
-        for (from, to) in from.unwrap_or_default().iter().zip(to.unwrap_or_default()) {
-            *to = *from;
-        }
+        copy(from.unwrap_or_default(), to.unwrap_or_default());
     }
 
     /// Writes one byte.
@@ -67,6 +65,15 @@ impl<'a> Writer<'a> {
         self.put_u16(text.len() as u16);
         self.put(text);
     }
+}
+
+/// Copies as many bytes as there are and fit; how many that is.
+pub fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let n = from.len().min(to.len());
+    if let (Some(from), Some(to)) = (from.get(..n), to.get_mut(..n)) {
+        to.copy_from_slice(from);
+    }
+    n
 }
 
 #[cfg(test)]
