@@ -16,10 +16,10 @@
 #![allow(clippy::not_unsafe_ptr_arg_deref)] // the promises above are about every pointer
 
 use core::{
-    marker::PhantomData,
     mem,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    ptr, slice,
+    ptr::{self, NonNull},
+    slice,
 };
 
 use cty::{c_void, size_t};
@@ -378,40 +378,32 @@ impl AsMut<[u8]> for Buffer {
 /// A list on the C side's heap.
 struct HeapList<T> {
     grow: extern "C" fn(*mut c_void, size_t, size_t) -> *mut c_void,
-    data: *mut T,
+    /// Dangling while there is no room for an entry.
+    data: NonNull<T>,
     len: u16,
     capacity: u16,
-    of: PhantomData<T>,
 }
 
 impl<T> HeapList<T> {
     fn new(port: &PortTable) -> Self {
-        let data = ptr::null_mut();
         HeapList {
             grow: port.grow,
-            data,
+            data: NonNull::dangling(),
             len: 0,
             capacity: 0,
-            of: PhantomData,
         }
     }
 }
 
 impl<T> List<T> for HeapList<T> {
     fn entries(&self) -> &[T] {
-        if self.data.is_null() {
-            return &[];
-        }
         // SAFETY: `grow` gave room for `capacity` entries, and `push` wrote the first `len`.
-        unsafe { slice::from_raw_parts(self.data, usize::from(self.len)) }
+        unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 
     fn entries_mut(&mut self) -> &mut [T] {
-        if self.data.is_null() {
-            return &mut [];
-        }
         // SAFETY: as above.
-        unsafe { slice::from_raw_parts_mut(self.data, usize::from(self.len)) }
+        unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), usize::from(self.len)) }
     }
 
     fn push(&mut self, entry: T) -> Result<(), T> {
@@ -420,21 +412,25 @@ impl<T> List<T> for HeapList<T> {
                 return Err(entry);
             };
             let size = |n: u16| usize::from(n) * mem::size_of::<T>();
-            let data = (self.grow)(self.data.cast(), size(self.capacity), size(capacity));
-            if data.is_null() {
+            let old = match self.capacity {
+                0 => ptr::null_mut(),
+                _ => self.data.as_ptr().cast(),
+            };
+            let new = (self.grow)(old, size(self.capacity), size(capacity));
+            let Some(data) = NonNull::new(new.cast()) else {
                 return Err(entry);
-            }
-            (self.data, self.capacity) = (data.cast(), capacity);
+            };
+            (self.data, self.capacity) = (data, capacity);
         }
         // SAFETY: `len` is less than `capacity`.
-        unsafe { self.data.add(usize::from(self.len)).write(entry) };
+        unsafe { self.data.as_ptr().add(usize::from(self.len)).write(entry) };
         self.len += 1;
         Ok(())
     }
 
     fn clear(&mut self) {
         // The entries need no dropping, and the collector need not see them any more.
-        self.data = ptr::null_mut();
+        self.data = NonNull::dangling();
         (self.len, self.capacity) = (0, 0);
     }
 }
