@@ -442,18 +442,7 @@ fn publish_at_most_once<P: Port>(
         if !fixed && !client.fits_buffer(message) {
             return Step::Done(Err(Error::Busy));
         }
-        let start = |client: &mut ClientOf<P>| {
-            client
-                .start_publish(message)
-                .map(|ticket| (ticket, client.link()))
-        };
-        started = started.or_else(|| start(client));
-        let stop = client.pump(stack, now, Appetite::Keep, !first);
-        if started.is_none() {
-            // What was before it may be gone now.
-            started = start(client);
-            client.pump(stack, now, Appetite::Keep, false);
-        }
+        let stop = client.offer(stack, now, message, &mut started, !first);
         if let Some((ticket, link)) = started
             && !client.is_publishing(ticket)
         {
@@ -499,17 +488,11 @@ fn publish_in_flight<P: Port>(
         if first && client.status().is_idle() {
             return Step::Done(Err(Error::NotConnected));
         }
-        let mut take = |client: &mut ClientOf<P>| {
-            let ticket = client.session.take(message)?;
-            deadline = now.after(ANSWER_TIMEOUT);
-            Some((ticket, client.link()))
-        };
-        taken = taken.or_else(|| take(client));
+        let waited = taken.is_none();
         // Acknowledgements that have come make room.
-        let mut stop = client.pump(stack, now, Appetite::Keep, !first || taken.is_none());
-        if taken.is_none() {
-            taken = take(client);
-            stop = client.pump(stack, now, Appetite::Keep, false).or(stop);
+        let stop = client.offer(stack, now, message, &mut taken, !first);
+        if waited && taken.is_some() {
+            deadline = now.after(ANSWER_TIMEOUT);
         }
         let late = now.reached(deadline) || stop == Stop::Full;
         let stuck = now.reached(deadline) && client.wants_write();

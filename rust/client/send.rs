@@ -4,11 +4,14 @@ use core::mem;
 
 use embedded_nal::{TcpClientStack, nb};
 
-use super::{Client, Config, Fault, Phase};
+use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
     memory::Memory,
-    packet::{Ack, Connect, Header, Kind, PacketId, Publish, Subscribe, Unsubscribe, Will, Writer},
+    packet::{
+        Ack, Connect, Header, Kind, PacketId, Publish, QoS, Subscribe, Unsubscribe, Will, Writer,
+    },
     session::{Due, Message, Session, Ticket},
+    time::Time,
 };
 
 impl<S, M> Client<S, M>
@@ -16,8 +19,36 @@ where
     S: TcpClientStack<Error: Clone + Copy>,
     M: Memory,
 {
-    /// Sends a QoS 0 message now, if nothing is before it. `None`: something is.
-    pub fn start_publish(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
+    /// Sends a message, or takes it in flight, if there is room for it; then `started` is its name
+    /// and the number of the connection. Sends and reads what else there is.
+    pub fn offer(
+        &mut self,
+        stack: &mut S,
+        now: Time,
+        message: &Message<M::Bytes>,
+        started: &mut Option<(Ticket, u8)>,
+        read: bool,
+    ) -> Stop {
+        let in_flight = message.qos != QoS::AtMostOnce;
+        let mut take = |client: &mut Self| {
+            if started.is_none() {
+                *started = client.take(message).map(|ticket| (ticket, client.link));
+            }
+            started.is_some()
+        };
+        if take(self) {
+            return self.pump(stack, now, Appetite::Keep, read);
+        }
+        // What was before it may be gone after this, and acknowledgements may have come.
+        let stop = self.pump(stack, now, Appetite::Keep, read || in_flight);
+        take(self);
+        self.pump(stack, now, Appetite::Keep, false).or(stop)
+    }
+
+    fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
+        if message.qos != QoS::AtMostOnce {
+            return self.session.take(message);
+        }
         if self.phase != Phase::Up || self.wants_write() {
             return None;
         }
