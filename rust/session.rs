@@ -6,6 +6,8 @@
 //! complete, or with [`Session::forget`]. Entries never move from slot to slot: a garbage
 //! collector may be looking at them.
 
+use heapless::Vec;
+
 use crate::{
     config::IN_FLIGHT,
     memory::{List, Memory},
@@ -144,14 +146,15 @@ pub struct Session<M: Memory> {
     next_ticket: Ticket,
     /// Something may be due.
     due: bool,
-    in_flight: [Option<InFlight<M::Bytes>>; IN_FLIGHT],
+    /// As many slots as were needed so far.
+    in_flight: Vec<Option<InFlight<M::Bytes>>, IN_FLIGHT>,
 }
 
 impl<M: Memory> Session<M> {
     /// An empty session over these empty lists.
     pub fn new(subscriptions: M::Subscriptions, received: M::Received) -> Self {
         Session {
-            in_flight: [const { None }; IN_FLIGHT],
+            in_flight: Vec::new(),
             subscriptions,
             received,
             next_id: PacketId::MIN,
@@ -187,10 +190,14 @@ impl<M: Memory> Session<M> {
 
     /// Takes a QoS 1 or 2 message in flight; `None`: there is no room.
     pub fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
-        let free = self.in_flight.iter().position(Option::is_none)?;
+        let free = self.in_flight.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.in_flight.len());
+        if free.is_none() {
+            self.in_flight.push(None).ok()?;
+        }
         let id = self.new_id();
         let pending = self.pending(Kind::Publish, Some(id));
-        *self.in_flight.get_mut(free)? = Some(InFlight {
+        *self.in_flight.get_mut(at)? = Some(InFlight {
             pending,
             message: message.clone(),
         });
