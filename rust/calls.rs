@@ -4,7 +4,10 @@
 //! can be in any of these calls at a time, and every wait ends at a deadline, when something
 //! happens on the socket, or when another thread's step has changed something.
 
-use core::{mem, net::SocketAddr};
+use core::{
+    mem,
+    net::{IpAddr, SocketAddr},
+};
 
 use embedded_nal::{AddrType, Dns, TcpClientStack, nb};
 
@@ -42,6 +45,12 @@ pub trait Port {
 
     /// Runs `work` with the network, but without the client: it may take its time.
     fn outside<T>(&self, work: impl FnOnce(&mut Self::Stack) -> T) -> T;
+
+    /// Looks a host name up. One that is not UTF-8 is none.
+    fn resolve(&self, host: &[u8], family: AddrType) -> nb::Result<IpAddr, NetError<Self>> {
+        let host = str::from_utf8(host).unwrap_or_default();
+        self.outside(|stack| stack.get_host_by_name(host, family))
+    }
 
     /// Does an internal thread run [`crate::service::run`]? Otherwise the calls do its work.
     fn has_thread(&self) -> bool {
@@ -313,15 +322,11 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
         let (server, tcp_port, family) = self.check(port)?;
         let address = match self.address {
             Some(address) => address,
-            None => {
-                // A text that is not UTF-8 is not a host name either.
-                let name = str::from_utf8(server.as_ref()).unwrap_or_default();
-                match port.outside(|stack| stack.get_host_by_name(name, family)) {
-                    Ok(ip) => *self.address.insert(SocketAddr::new(ip, tcp_port)),
-                    Err(nb::Error::WouldBlock) => return Ok(false),
-                    Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
-                }
-            }
+            None => match port.resolve(server.as_ref(), family) {
+                Ok(ip) => *self.address.insert(SocketAddr::new(ip, tcp_port)),
+                Err(nb::Error::WouldBlock) => return Ok(false),
+                Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
+            },
         };
         self.check(port)?;
         let socket = match &mut self.socket {

@@ -11,7 +11,7 @@
 use core::mem;
 
 use embedded_nal::{AddrType, TcpClientStack, TcpError, TcpErrorKind};
-use heapless::Deque;
+use heapless::Vec;
 
 use crate::{
     calls::{Dialer, Wait, earliest},
@@ -235,8 +235,8 @@ struct Reading {
 /// machine.
 #[repr(C)]
 pub struct Client<S: TcpClientStack, M: Memory> {
-    /// The fault came after CONNACK.
-    was_up: bool,
+    /// The server ended the last connection, after CONNACK.
+    server_closed: bool,
     /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
     persistent: bool,
     /// A call of the script has read since the internal thread looked last.
@@ -282,10 +282,10 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     kept: u32,
     /// Size of a message that was skipped for want of memory, until it is reported.
     skipped: Option<u32>,
-    acks: Deque<Due, ACKS>,
+    acks: Vec<Due, ACKS>,
     /// Faults that are still to be told to the script's error callback: a script may be quicker
     /// than the internal thread.
-    owed: Deque<Fault<S::Error>, OWED>,
+    owed: Vec<Fault<S::Error>, OWED>,
     /// The attempt to connect that the calls go on with, on a port without threads.
     pub(crate) dialer: Option<Dialer<S>>,
     /// Messages for the script.
@@ -318,8 +318,8 @@ where
             inbox,
             phase: Phase::Idle,
             fault: None,
-            was_up: false,
-            owed: Deque::new(),
+            server_closed: false,
+            owed: Vec::new(),
             persistent: false,
             dialer: None,
             now: Time(0),
@@ -336,7 +336,7 @@ where
             at_most_once: None,
             sent: 0,
             len: 0,
-            acks: Deque::new(),
+            acks: Vec::new(),
             ping_due: false,
             reading: Reading {
                 part: Part::Header,
@@ -363,16 +363,11 @@ where
 
     /// The state of the connection.
     pub fn status(&self) -> Status {
-        match (self.phase, self.fault) {
-            (Phase::Up, _) => Status::Connected,
-            (Phase::Lost(_) | Phase::Dialing | Phase::Greeting, _) => Status::Connecting,
-            (Phase::Idle, Some(Fault::Closed)) if self.was_up => Status::ServerClosed,
-            (Phase::Idle, Some(Fault::Io(error)))
-                if self.was_up && error.kind() == TcpErrorKind::PipeClosed =>
-            {
-                Status::ServerClosed
-            }
-            (Phase::Idle, _) => Status::Idle,
+        match self.phase {
+            Phase::Up => Status::Connected,
+            Phase::Lost(_) | Phase::Dialing | Phase::Greeting => Status::Connecting,
+            Phase::Idle if self.server_closed => Status::ServerClosed,
+            Phase::Idle => Status::Idle,
         }
     }
 
@@ -490,12 +485,17 @@ where
             self.phase = Phase::Lost(None);
         }
         self.fault = Some(fault);
-        self.was_up = was_up;
+        self.server_closed = was_up
+            && match fault {
+                Fault::Closed => true,
+                Fault::Io(error) => error.kind() == TcpErrorKind::PipeClosed,
+                _ => false,
+            };
         if was_up && !self.persistent {
             if self.owed.is_full() {
-                self.owed.pop_front();
+                self.take_owed();
             }
-            let _ = self.owed.push_back(fault);
+            let _ = self.owed.push(fault);
         }
     }
 
@@ -544,12 +544,11 @@ where
 
     fn hang_up(&mut self, stack: &mut S) {
         self.phase = Phase::Idle;
-        self.fault = None;
-        let dialing = self.dialer.take().and_then(|dialer| dialer.socket);
-        for socket in [self.socket.take(), dialing].into_iter().flatten() {
-            // Nothing can be done about a socket that fails to close.
-            let _ = stack.close(socket);
-        }
+        (self.fault, self.server_closed) = (None, false);
+        // Nothing can be done about a socket that fails to close.
+        let mut close = |socket: Option<_>| socket.map(|socket| stack.close(socket));
+        close(self.socket.take());
+        close(self.dialer.take().and_then(|dialer| dialer.socket));
         if self.reading.part != Part::Header && self.reading.stored {
             self.inbox.abandon();
         }

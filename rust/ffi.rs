@@ -51,20 +51,45 @@ pub struct Bytes {
     owner: *mut Object,
 }
 
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        if self.len == 0 {
-            return &[];
-        }
-        // SAFETY: the C side keeps the data as it is while the engine holds on to it.
-        unsafe { slice::from_raw_parts(self.data, self.len) }
+impl Bytes {
+    /// The bytes, or `None` for no data, which is what an absent text is.
+    fn present(self) -> Option<Text> {
+        (!self.data.is_null()).then(|| self.into())
     }
 }
 
-impl Bytes {
-    /// The bytes, or `None` for no data, which is what an absent text is.
-    fn present(self) -> Option<Bytes> {
-        (!self.data.is_null()).then_some(self)
+/// The same in the engine, where it need not be looked at whether there is data.
+#[derive(Clone, Copy)]
+struct Text {
+    data: NonNull<u8>,
+    len: size_t,
+    owner: *mut Object,
+}
+
+impl From<Bytes> for Text {
+    fn from(bytes: Bytes) -> Text {
+        Text {
+            data: NonNull::new(bytes.data.cast_mut()).unwrap_or(NonNull::dangling()),
+            len: bytes.len,
+            owner: bytes.owner,
+        }
+    }
+}
+
+impl From<Text> for Bytes {
+    fn from(text: Text) -> Bytes {
+        Bytes {
+            data: text.data.as_ptr(),
+            len: text.len,
+            owner: text.owner,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the C side keeps the data as it is while the engine holds on to it.
+        unsafe { slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
 
@@ -346,7 +371,7 @@ impl Dns for Context {
     fn get_host_by_name(&mut self, _: &str, family: AddrType) -> nb::Result<IpAddr, Errno> {
         let ipv6 = family == AddrType::IPv6;
         let (host, tcp_port) = self.server();
-        match (self.port().resolve)(self.call, host, tcp_port, ipv6) {
+        match (self.port().resolve)(self.call, host.into(), tcp_port, ipv6) {
             0 => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             error => Err(nb::Error::Other(Errno(error as i16))),
         }
@@ -550,10 +575,10 @@ impl Inbox for Messages {
 enum Heap {}
 
 impl Memory for Heap {
-    type Bytes = Bytes;
+    type Bytes = Text;
     type Buffer = Buffer;
     type Received = HeapList<Received>;
-    type Subscriptions = HeapList<Option<Subscription<Bytes>>>;
+    type Subscriptions = HeapList<Option<Subscription<Text>>>;
     type Inbox = Messages;
 }
 
@@ -571,7 +596,7 @@ impl Context {
         unsafe { (*self.block).port }
     }
 
-    fn server(&self) -> (Bytes, u16) {
+    fn server(&self) -> (Text, u16) {
         // SAFETY: nothing changes these two after `umqtt_init`.
         unsafe {
             let config = &raw const (*self.block).client.config;
@@ -621,6 +646,11 @@ impl Port for Context {
         work(&mut { *self })
     }
 
+    /// The C side knows the name.
+    fn resolve(&self, _: &[u8], family: AddrType) -> nb::Result<IpAddr, Errno> {
+        self.outside(|net| net.get_host_by_name("", family))
+    }
+
     fn has_thread(&self) -> bool {
         self.port().threads
     }
@@ -661,8 +691,8 @@ pub extern "C" fn umqtt_init(
     // SAFETY: the C side's table is constant, and the settings are there during this call.
     let (port, settings): (&'static PortTable, &Settings) = unsafe { (&*port, &*settings) };
     let config = Config {
-        client_id: settings.client_id,
-        server: settings.server,
+        client_id: settings.client_id.into(),
+        server: settings.server.into(),
         port: settings.port,
         ipv6: settings.ipv6,
         user: settings.user.present(),
@@ -702,7 +732,7 @@ pub extern "C" fn umqtt_server(engine: *mut Block, port: *mut u16) -> Bytes {
     unsafe {
         let config = &raw const (*engine).client.config;
         *port = (*config).port;
-        (*config).server
+        (*config).server.into()
     }
 }
 
@@ -760,8 +790,8 @@ pub extern "C" fn umqtt_publish(
 ) -> Outcome {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
     let message = Message {
-        topic,
-        payload,
+        topic: topic.into(),
+        payload: payload.into(),
         qos,
         retain,
     };
@@ -791,7 +821,7 @@ pub extern "C" fn umqtt_subscribe(
     Context::run(
         engine,
         call,
-        |port| calls::subscribe(port, &filter, qos),
+        |port| calls::subscribe(port, &filter.into(), qos),
         |()| done(0),
     )
 }
@@ -802,7 +832,7 @@ pub extern "C" fn umqtt_unsubscribe(engine: *mut Block, call: *mut Call, filter:
     Context::run(
         engine,
         call,
-        |port| calls::unsubscribe(port, &filter),
+        |port| calls::unsubscribe(port, &filter.into()),
         |()| done(0),
     )
 }
@@ -879,8 +909,8 @@ pub extern "C" fn umqtt_set_will(
 ) {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
     let will = Message {
-        topic,
-        payload,
+        topic: topic.into(),
+        payload: payload.into(),
         qos,
         retain,
     };
@@ -910,19 +940,19 @@ pub extern "C" fn umqtt_status(engine: *mut Block, call: *mut Call) -> i32 {
 /// Is this a text as MQTT wants it: UTF-8 without U+0000 (section 1.5.3)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_text(text: Bytes) -> bool {
-    check_text(text.as_ref()).is_ok()
+    check_text(Text::from(text).as_ref()).is_ok()
 }
 
 /// Is this a topic name (section 4.7)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_topic(topic: Bytes) -> bool {
-    check_topic(topic.as_ref()).is_ok()
+    check_topic(Text::from(topic).as_ref()).is_ok()
 }
 
 /// Is this a topic filter (section 4.7)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_filter(filter: Bytes) -> bool {
-    check_filter(filter.as_ref()).is_ok()
+    check_filter(Text::from(filter).as_ref()).is_ok()
 }
 
 /// A static archive needs one. Nothing here can panic, so the linker drops it.

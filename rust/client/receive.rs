@@ -324,7 +324,7 @@ where
     fn answer(&mut self, kind: Kind, id: PacketId) {
         // There is room: reading and delivering stop in time.
         let id = Some(id);
-        let _ = self.acks.push_back(Due { kind, id, at: 0 });
+        let _ = self.acks.push(Due { kind, id, at: 0 });
     }
 
     /// A message has been received and handled: PUBACK or PUBREC is due.

@@ -160,8 +160,8 @@ where
         if self.phase != Phase::Up {
             return None;
         }
-        if let Some(ack) = self.acks.pop_front() {
-            return Some(ack);
+        if !self.acks.is_empty() {
+            return Some(self.acks.remove(0));
         }
         if mem::take(&mut self.ping_due) {
             let kind = Kind::Pingreq;

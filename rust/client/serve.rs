@@ -72,7 +72,7 @@ where
 
     /// The fault that the script's error callback has to be told.
     pub fn take_owed(&mut self) -> Option<Fault<S::Error>> {
-        self.owed.pop_front()
+        (!self.owed.is_empty()).then(|| self.owed.remove(0))
     }
 
     /// What the internal thread has to do next: see [`crate::service`].
