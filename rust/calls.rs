@@ -71,8 +71,8 @@ pub trait Port {
 }
 
 /// What a step came to.
-enum Step<T> {
-    Done(T),
+enum Step<E> {
+    Done(Result<Reply, Error<E>>),
     /// Try again when what kept the client from going on is over, at this moment at the latest.
     Wait(Stop, Option<Time>),
 }
@@ -123,25 +123,21 @@ impl<E> From<Fault<E>> for Error<E> {
     }
 }
 
-/// What `publish` came to.
+/// What a call came to. The numbers are bytes, as [`crate::memory::Inbox::cost`] counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// QoS 0: written. QoS 1 and 2: the handshake is complete, or was not to be waited for.
+pub enum Reply {
+    /// [`publish`]: with QoS 0 written; with QoS 1 and 2 the handshake is complete, or was not to
+    /// be waited for. [`subscribe`] and [`unsubscribe`]: acknowledged.
     Done,
-    /// QoS 0: not sent. QoS 1 and 2: in flight, and will be until it is acknowledged.
+    /// [`publish`]: with QoS 0 not sent; with QoS 1 and 2 in flight, until it is acknowledged.
     NotYet,
-    /// Not taken: as many messages are in flight as there can be.
+    /// [`publish`]: not taken, as many messages are in flight as there can be.
     NoRoom,
-}
-
-/// What `receive` came to. The numbers are bytes, as [`crate::memory::Inbox::cost`] counts them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// The oldest message in the inbox is to be handled; then comes [`handled`].
+    /// [`receive`]: the oldest message in the inbox is to be handled; then comes [`handled`].
     Message(u32),
-    /// A message was too large for the memory.
+    /// [`receive`]: a message was too large for the memory.
     Skipped(u32),
-    /// There is nothing, or the client was disconnected.
+    /// [`receive`]: there is nothing, or the client was disconnected.
     Nothing,
 }
 
@@ -152,27 +148,12 @@ pub type CallResult<P, T> = Result<T, Error<NetError<P>>>;
 type ClientOf<P> = Client<<P as Port>::Stack, <P as Port>::Memory>;
 type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
 
-/// Repeats `step` until it is done. Its last argument says whether it is the first time.
-fn repeat<P: Port, T>(
+/// Repeats `step` until it is done. Its last argument says whether it is the first time. One
+/// function for all calls, not one for each.
+fn repeat<P: Port>(
     port: &P,
-    mut step: impl FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Step<CallResult<P, T>>,
-) -> CallResult<P, T> {
-    let mut answer = Err(Error::Interrupted);
-    repeat_until_done(port, &mut |client, stack, now, first| {
-        match step(client, stack, now, first) {
-            Step::Done(result) => answer = result,
-            Step::Wait(stop, deadline) => return Some(client.wait(stop, now, deadline)),
-        }
-        None
-    })?;
-    answer
-}
-
-/// [`repeat`], but for the answer: one function for all calls.
-fn repeat_until_done<P: Port>(
-    port: &P,
-    step: &mut dyn FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Option<Wait>,
-) -> CallResult<P, ()> {
+    step: &mut dyn FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Step<NetError<P>>,
+) -> CallResult<P, Reply> {
     let mut first = true;
     let mut reading = false;
     loop {
@@ -182,30 +163,37 @@ fn repeat_until_done<P: Port>(
             assist(port)?
         };
         let now = port.now();
-        let wait = port.with(|client, stack| {
+        let outcome = port.with(|client, stack| {
             if mem::take(&mut reading) {
                 client.end_reading();
             }
             let was_up = client.status() == Status::Connected;
-            let wait = step(client, stack, now, first)?;
+            let (stop, deadline) = match step(client, stack, now, first) {
+                Step::Done(answer) => return Err(answer),
+                Step::Wait(stop, deadline) => (stop, deadline),
+            };
             if was_up && client.status() != Status::Connected {
                 // What there is to serve is not what it was.
                 service = service.and(Some(now));
             }
             client.will_wait();
+            let wait = client.wait(stop, now, deadline);
             reading = wait.readable;
             if reading {
                 client.begin_reading();
             }
-            Some(wait)
+            Ok(wait)
         });
-        let Some(wait) = wait else {
-            if !port.has_thread()
-                && let Some(fault) = port.with(|client, _| client.take_owed())
-            {
-                port.report(fault);
+        let wait = match outcome {
+            Ok(wait) => wait,
+            Err(answer) => {
+                if !port.has_thread()
+                    && let Some(fault) = port.with(|client, _| client.take_owed())
+                {
+                    port.report(fault);
+                }
+                return answer;
             }
-            return Ok(());
         };
         let until = earliest(wait.until, service);
         if port.wait(None, Wait { until, ..wait }).is_err() {
@@ -274,8 +262,8 @@ pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u
     let result =
         dial(port, &mut Dialer::new(epoch, deadline)).and_then(|()| greet(port, epoch, deadline));
     port.with(|client, stack| match result {
-        Ok(()) if port.has_thread() => Ok(client.hire()),
-        Ok(()) => Ok(None),
+        Ok(_) if port.has_thread() => Ok(client.hire()),
+        Ok(_) => Ok(None),
         Err(error) => {
             if client.epoch() == epoch {
                 match error {
@@ -398,14 +386,14 @@ pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResu
 }
 
 /// CONNECT and CONNACK.
-fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, ()> {
-    repeat(port, |client, stack, now, first| {
+fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, Reply> {
+    repeat(port, &mut |client, stack, now, first| {
         if client.epoch() != epoch {
             return Step::Done(Err(Error::NotConnected));
         }
         let stop = client.pump(stack, now, Appetite::Nothing, !first);
         match client.status() {
-            Status::Connected => Step::Done(Ok(())),
+            Status::Connected => Step::Done(Ok(Reply::Done)),
             Status::Connecting if now.reached(deadline) => Step::Done(Err(Fault::Silent.into())),
             Status::Connecting => Step::Wait(stop, Some(deadline)),
             _ => Step::Done(Err(lost::<P>(client))),
@@ -413,7 +401,7 @@ fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, ()> {
     })
 }
 
-/// Publishes a message, see [`Published`]. `wait`: for the acknowledgement. `fixed`: nothing
+/// Publishes a message, see [`Reply`]. `wait`: for the acknowledgement. `fixed`: nothing
 /// changes the payload; otherwise a QoS 0 message is taken only if it is off, or in the buffer,
 /// at once.
 ///
@@ -424,7 +412,7 @@ pub fn publish<P: Port>(
     message: &Message<Bytes<P>>,
     wait: bool,
     fixed: bool,
-) -> CallResult<P, Published> {
+) -> CallResult<P, Reply> {
     match message.qos {
         QoS::AtMostOnce => publish_at_most_once(port, message, fixed),
         _ => publish_in_flight(port, message, wait),
@@ -435,12 +423,12 @@ fn publish_at_most_once<P: Port>(
     port: &P,
     message: &Message<Bytes<P>>,
     fixed: bool,
-) -> CallResult<P, Published> {
+) -> CallResult<P, Reply> {
     let mut started = None;
-    repeat(port, |client, stack, now, first| {
+    repeat(port, &mut |client, stack, now, first| {
         match client.status() {
             Status::Connected => {}
-            Status::Connecting => return Step::Done(Ok(Published::NotYet)),
+            Status::Connecting => return Step::Done(Ok(Reply::NotYet)),
             _ if first => return Step::Done(Err(Error::NotConnected)),
             _ => return Step::Done(not_yet::<P>(client, lost::<P>(client))),
         }
@@ -453,7 +441,7 @@ fn publish_at_most_once<P: Port>(
         {
             let same = client.status() == Status::Connected && client.link() == link;
             return Step::Done(match same {
-                true => Ok(Published::Done),
+                true => Ok(Reply::Done),
                 false => not_yet::<P>(client, lost::<P>(client)),
             });
         }
@@ -469,9 +457,9 @@ fn publish_at_most_once<P: Port>(
 }
 
 /// The message is not sent, or not acknowledged, yet: with reconnection no error.
-fn not_yet<P: Port>(client: &ClientOf<P>, error: Error<NetError<P>>) -> CallResult<P, Published> {
+fn not_yet<P: Port>(client: &ClientOf<P>, error: Error<NetError<P>>) -> CallResult<P, Reply> {
     if client.config.reconnect {
-        Ok(Published::NotYet)
+        Ok(Reply::NotYet)
     } else {
         Err(error)
     }
@@ -481,11 +469,11 @@ fn publish_in_flight<P: Port>(
     port: &P,
     message: &Message<Bytes<P>>,
     wait: bool,
-) -> CallResult<P, Published> {
+) -> CallResult<P, Reply> {
     let mut taken = None;
     let mut ends = None;
     let mut deadline = port.now().after(ANSWER_TIMEOUT);
-    repeat(port, |client, stack, now, first| {
+    repeat(port, &mut |client, stack, now, first| {
         let ends = *ends.get_or_insert(client.ends());
         if ends != client.ends() {
             return Step::Done(not_yet::<P>(client, Error::NotConnected));
@@ -505,25 +493,25 @@ fn publish_in_flight<P: Port>(
         let Some((ticket, link)) = taken else {
             return match status {
                 Status::Connected if wait && !late => Step::Wait(stop, Some(deadline)),
-                Status::Connected | Status::Connecting => Step::Done(Ok(Published::NoRoom)),
+                Status::Connected | Status::Connecting => Step::Done(Ok(Reply::NoRoom)),
                 _ => Step::Done(match not_yet::<P>(client, lost::<P>(client)) {
-                    Ok(_) => Ok(Published::NoRoom),
+                    Ok(_) => Ok(Reply::NoRoom),
                     error => error,
                 }),
             };
         };
         Step::Done(if !client.session.is_in_flight(ticket) {
-            Ok(Published::Done)
+            Ok(Reply::Done)
         } else if status.is_idle() {
             not_yet::<P>(client, lost::<P>(client))
         } else if status == Status::Connecting || link != client.link() {
-            Ok(Published::NotYet)
+            Ok(Reply::NotYet)
         } else if !wait {
-            Ok(Published::Done)
+            Ok(Reply::Done)
         } else if stuck {
             not_yet::<P>(client, Error::TimedOut)
         } else if late {
-            Ok(Published::NotYet)
+            Ok(Reply::NotYet)
         } else {
             return Step::Wait(stop, Some(deadline));
         })
@@ -535,7 +523,7 @@ fn publish_in_flight<P: Port>(
 /// # Errors
 /// [`Error::SubscriptionRefused`], [`Error::TimedOut`] after 5 s, or what became of the
 /// connection.
-pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P, ()> {
+pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
     request(port, Kind::Subscribe, filter, qos)
 }
 
@@ -543,14 +531,14 @@ pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P
 ///
 /// # Errors
 /// [`Error::TimedOut`] after 5 s, or what became of the connection.
-pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, ()> {
+pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply> {
     request(port, Kind::Unsubscribe, filter, QoS::AtMostOnce)
 }
 
-fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, ()> {
+fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
     let deadline = port.now().after(ANSWER_TIMEOUT);
     let mut asked = None;
-    repeat(port, |client, stack, now, first| {
+    repeat(port, &mut |client, stack, now, first| {
         if first {
             if client.status() != Status::Connected {
                 return Step::Done(Err(Error::NotConnected));
@@ -564,7 +552,7 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
         let answer = client.session.answer(ticket);
         Step::Done(match answer {
             _ if client.status().is_idle() => Err(lost::<P>(client)),
-            Answer::Done => Ok(()),
+            Answer::Done => Ok(Reply::Done),
             Answer::Refused => {
                 client.session.collect(ticket);
                 Err(Error::SubscriptionRefused)
@@ -579,13 +567,13 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
 ///
 /// # Errors
 /// [`Error::NotConnected`], or what became of the connection while the call was waiting.
-pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Received> {
+pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
     let mut ends = None;
-    repeat(port, |client, stack, now, first| {
+    repeat(port, &mut |client, stack, now, first| {
         let ends = *ends.get_or_insert(client.ends());
         if ends != client.ends() {
             return Step::Done(match client.end() {
-                End::Disconnected => Ok(Received::Nothing),
+                End::Disconnected => Ok(Reply::Nothing),
                 End::Closed => Err(Error::NotConnected),
             });
         }
@@ -597,13 +585,13 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Received> {
         };
         let stop = client.pump(stack, now, appetite, true);
         if let Some(size) = client.take_skipped() {
-            return Step::Done(Ok(Received::Skipped(size)));
+            return Step::Done(Ok(Reply::Skipped(size)));
         }
         // What arrived before the connection failed is delivered all the same.
         if (!idle || client.fault().is_some())
             && let Some(tag) = client.deliver()
         {
-            return Step::Done(Ok(Received::Message(tag.size)));
+            return Step::Done(Ok(Reply::Message(tag.size)));
         }
         if idle && first {
             Step::Done(Err(Error::NotConnected))
@@ -612,7 +600,7 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Received> {
         } else if wait {
             Step::Wait(stop, None)
         } else {
-            Step::Done(Ok(Received::Nothing))
+            Step::Done(Ok(Reply::Nothing))
         }
     })
 }
@@ -627,16 +615,16 @@ pub fn handled<P: Port>(port: &P) {
 ///
 /// # Errors
 /// [`Error::NotConnected`].
-pub fn ping<P: Port>(port: &P) -> CallResult<P, ()> {
+pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
     let now = port.now();
     port.with(|client, stack| match client.status() {
-        _ if client.config.keepalive == 0 => Ok(()),
-        Status::Connecting => Ok(()),
+        _ if client.config.keepalive == 0 => Ok(Reply::Done),
+        Status::Connecting => Ok(Reply::Done),
         Status::Connected => {
             client.ping();
             client.pump(stack, now, Appetite::Nothing, false);
             match client.status() {
-                Status::Connected => Ok(()),
+                Status::Connected => Ok(Reply::Done),
                 _ => Err(lost::<P>(client)),
             }
         }

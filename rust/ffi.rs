@@ -26,7 +26,7 @@ use cty::{c_void, size_t};
 use embedded_nal::{AddrType, Dns, TcpClientStack, TcpError, TcpErrorKind, nb};
 
 use crate::{
-    calls::{self, Error, Interrupted, Port, Published, Wait},
+    calls::{self, Error, Interrupted, Port, Reply, Wait},
     client::{Client, Config, Fault, Signals, Status},
     config::{RX_BUFFER, TX_BUFFER},
     memory::{Inbox, List, Memory, Tag},
@@ -240,6 +240,18 @@ pub struct Outcome {
     detail: i32,
 }
 
+fn outcome(result: Result<Reply, Error<Errno>>) -> Outcome {
+    let (what, detail) = match result {
+        Ok(Reply::Done) => (What::Done, 1),
+        Ok(Reply::NotYet | Reply::Nothing) => (What::Done, 0),
+        Ok(Reply::NoRoom) => (What::Done, -1),
+        Ok(Reply::Message(size)) => (What::Done, size as i32),
+        Ok(Reply::Skipped(size)) => (What::Skipped, size as i32),
+        Err(error) => return failed(error),
+    };
+    Outcome { what, detail }
+}
+
 #[cold]
 fn failed(error: Error<Errno>) -> Outcome {
     let (what, detail) = match error {
@@ -264,13 +276,6 @@ fn failed(error: Error<Errno>) -> Outcome {
         },
     };
     Outcome { what, detail }
-}
-
-fn done(detail: i32) -> Outcome {
-    Outcome {
-        what: What::Done,
-        detail,
-    }
 }
 
 /// An error of the port. Two bytes, so that any fault with its errno is returned in a register;
@@ -614,15 +619,6 @@ impl Context {
         let socket = client.socket().map_or(ptr::null_mut(), |socket| socket.0);
         (self.port().unlock)(self.call, changed, alarm, waiting, socket);
     }
-
-    fn run<T>(
-        block: *mut Block,
-        call: *mut Call,
-        work: impl FnOnce(&Context) -> Result<T, Error<Errno>>,
-        done: impl FnOnce(T) -> Outcome,
-    ) -> Outcome {
-        work(&Context { block, call }).map_or_else(failed, done)
-    }
 }
 
 impl Port for Context {
@@ -745,12 +741,19 @@ pub extern "C" fn umqtt_receive_buffer() -> i32 {
 /// Connects. `detail`: the number of an internal thread that has to be started, or -1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_connect(engine: *mut Block, call: *mut Call, clean: bool) -> Outcome {
-    Context::run(
-        engine,
-        call,
-        |port| calls::connect(port, clean),
-        |thread| done(thread.map_or(-1, i32::from)),
-    )
+    match calls::connect(
+        &Context {
+            block: engine,
+            call,
+        },
+        clean,
+    ) {
+        Ok(thread) => Outcome {
+            what: What::Done,
+            detail: thread.map_or(-1, i32::from),
+        },
+        Err(error) => failed(error),
+    }
 }
 
 /// The internal thread: returns when it has to end.
@@ -795,21 +798,14 @@ pub extern "C" fn umqtt_publish(
         qos,
         retain,
     };
-    Context::run(
-        engine,
+    let port = Context {
+        block: engine,
         call,
-        |port| calls::publish(port, &message, wait, fixed),
-        |published| {
-            done(match published {
-                Published::Done => 1,
-                Published::NotYet => 0,
-                Published::NoRoom => -1,
-            })
-        },
-    )
+    };
+    outcome(calls::publish(&port, &message, wait, fixed))
 }
 
-/// Subscribes. `detail` is 0.
+/// Subscribes. `detail` is 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_subscribe(
     engine: *mut Block,
@@ -818,23 +814,21 @@ pub extern "C" fn umqtt_subscribe(
     qos: u8,
 ) -> Outcome {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
-    Context::run(
-        engine,
+    let port = Context {
+        block: engine,
         call,
-        |port| calls::subscribe(port, &filter.into(), qos),
-        |()| done(0),
-    )
+    };
+    outcome(calls::subscribe(&port, &filter.into(), qos))
 }
 
-/// Unsubscribes. `detail` is 0.
+/// Unsubscribes. `detail` is 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_unsubscribe(engine: *mut Block, call: *mut Call, filter: Bytes) -> Outcome {
-    Context::run(
-        engine,
+    let port = Context {
+        block: engine,
         call,
-        |port| calls::unsubscribe(port, &filter.into()),
-        |()| done(0),
-    )
+    };
+    outcome(calls::unsubscribe(&port, &filter.into()))
 }
 
 /// Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
@@ -842,19 +836,13 @@ pub extern "C" fn umqtt_unsubscribe(engine: *mut Block, call: *mut Call, filter:
 /// disconnected.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_receive(engine: *mut Block, call: *mut Call, wait: bool) -> Outcome {
-    Context::run(
-        engine,
-        call,
-        |port| calls::receive(port, wait),
-        |received| match received {
-            calls::Received::Message(size) => done(size as i32),
-            calls::Received::Skipped(size) => Outcome {
-                what: What::Skipped,
-                detail: size as i32,
-            },
-            calls::Received::Nothing => done(0),
+    outcome(calls::receive(
+        &Context {
+            block: engine,
+            call,
         },
-    )
+        wait,
+    ))
 }
 
 /// The message that is to be handled.
@@ -873,10 +861,13 @@ pub extern "C" fn umqtt_handled(engine: *mut Block, call: *mut Call) {
     });
 }
 
-/// Sends a PINGREQ. `detail` is 0.
+/// Sends a PINGREQ. `detail` is 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_ping(engine: *mut Block, call: *mut Call) -> Outcome {
-    Context::run(engine, call, calls::ping, |()| done(0))
+    outcome(calls::ping(&Context {
+        block: engine,
+        call,
+    }))
 }
 
 /// Lets the socket go.

@@ -240,13 +240,13 @@ struct umqtt_outcome_t umqtt_publish(struct umqtt_engine_t *engine,
                                      bool wait,
                                      bool fixed);
 
-// Subscribes. `detail` is 0.
+// Subscribes. `detail` is 1.
 struct umqtt_outcome_t umqtt_subscribe(struct umqtt_engine_t *engine,
                                        umqtt_call_t *call,
                                        struct umqtt_bytes_t filter,
                                        uint8_t qos);
 
-// Unsubscribes. `detail` is 0.
+// Unsubscribes. `detail` is 1.
 struct umqtt_outcome_t umqtt_unsubscribe(struct umqtt_engine_t *engine,
                                          umqtt_call_t *call,
                                          struct umqtt_bytes_t filter);
@@ -262,7 +262,7 @@ struct umqtt_message_t *umqtt_first_message(struct umqtt_engine_t *engine);
 // The message that `umqtt_receive` named has been handled.
 void umqtt_handled(struct umqtt_engine_t *engine, umqtt_call_t *call);
 
-// Sends a PINGREQ. `detail` is 0.
+// Sends a PINGREQ. `detail` is 1.
 struct umqtt_outcome_t umqtt_ping(struct umqtt_engine_t *engine, umqtt_call_t *call);
 
 // Lets the socket go.
