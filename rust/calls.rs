@@ -74,18 +74,18 @@ pub trait Port {
 enum Step<E> {
     Done(Result<Reply, Error<E>>),
     /// Try again when what kept the client from going on is over, at this moment at the latest.
-    Wait(Stop, Option<Time>),
+    Wait(Stop, Time),
 }
 
 /// What to wait for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
     /// The socket has something to read.
     pub readable: bool,
     /// The socket takes something.
     pub writable: bool,
-    /// The latest moment; `None`: for ever.
-    pub until: Option<Time>,
+    /// The latest moment; [`Time::FOREVER`] later, if there is none.
+    pub until: Time,
 }
 
 /// The wait was broken off, by Ctrl-C for one.
@@ -152,32 +152,27 @@ type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
 /// function for all calls, not one for each.
 fn repeat<P: Port>(
     port: &P,
-    step: &mut dyn FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Step<NetError<P>>,
+    step: &mut dyn FnMut(&mut ClientOf<P>, &mut P::Stack, bool) -> Step<NetError<P>>,
 ) -> CallResult<P, Reply> {
     let mut first = true;
     let mut reading = false;
     loop {
-        let mut service = if port.has_thread() {
-            None
-        } else {
-            assist(port)?
-        };
-        let now = port.now();
-        let outcome = port.with(|client, stack| {
+        let mut service = assist(port)?;
+        let outcome = timed(port, |client, stack| {
             if mem::take(&mut reading) {
                 client.end_reading();
             }
             let was_up = client.status() == Status::Connected;
-            let (stop, deadline) = match step(client, stack, now, first) {
+            let (stop, deadline) = match step(client, stack, first) {
                 Step::Done(answer) => return Err(answer),
                 Step::Wait(stop, deadline) => (stop, deadline),
             };
-            if was_up && client.status() != Status::Connected {
+            if was_up && client.status() != Status::Connected && !port.has_thread() {
                 // What there is to serve is not what it was.
-                service = service.and(Some(now));
+                service = client.now();
             }
             client.will_wait();
-            let wait = client.wait(stop, now, deadline);
+            let wait = client.wait(stop, deadline.min(service));
             reading = wait.readable;
             if reading {
                 client.begin_reading();
@@ -195,8 +190,7 @@ fn repeat<P: Port>(
                 return answer;
             }
         };
-        let until = earliest(wait.until, service);
-        if port.wait(None, Wait { until, ..wait }).is_err() {
+        if port.wait(None, wait).is_err() {
             if reading {
                 port.with(|client, _| client.end_reading());
             }
@@ -206,11 +200,16 @@ fn repeat<P: Port>(
     }
 }
 
-pub(crate) fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        _ => a.or(b),
-    }
+/// [`Port::with`] at the time it is now.
+pub(crate) fn timed<P: Port, T>(
+    port: &P,
+    work: impl FnOnce(&mut ClientOf<P>, &mut P::Stack) -> T,
+) -> T {
+    let now = port.now();
+    port.with(|client, stack| {
+        client.set_now(now);
+        work(client, stack)
+    })
 }
 
 /// Why the client is not connected, for a call that found it connected, or connecting, before.
@@ -220,16 +219,19 @@ fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
 
 /// Does, in a call, what the internal thread would do now: on a port without threads. The answer
 /// says when there is more to do.
-fn assist<P: Port>(port: &P) -> CallResult<P, Option<Time>> {
+fn assist<P: Port>(port: &P) -> CallResult<P, Time> {
     loop {
         let now = port.now();
-        let (leisure, dialer) = port.with(|client, _| (client.leisure(now), client.dialer.take()));
-        if leisure.is_some() {
+        if port.has_thread() {
+            return Ok(now.after(Time::FOREVER));
+        }
+        let (leisure, dialer) = timed(port, |client, _| (client.leisure(), client.dialer.take()));
+        if !now.reached(leisure) {
             return Ok(leisure);
         }
         let mut dialer = match dialer {
             Some(dialer) => dialer,
-            None => match port.with(|client, stack| client.serve(stack, now)) {
+            None => match timed(port, |client, stack| client.serve(stack)) {
                 Duty::Wait(wait) => return Ok(wait.until),
                 Duty::Again => continue,
                 Duty::Report(fault) => {
@@ -243,7 +245,7 @@ fn assist<P: Port>(port: &P) -> CallResult<P, Option<Time>> {
             Ok(true) => {}
             Ok(false) => {
                 port.with(|client, _| client.dialer = Some(dialer));
-                return Ok(Some(now.after(DNS_TICK)));
+                return Ok(now.after(DNS_TICK));
             }
             Err(error) => service::attempt_failed(port, dialer.epoch, error)?,
         }
@@ -343,12 +345,11 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
     /// Is the attempt still wanted, and is there time left? From here on nothing is missed by
     /// the wait that may follow.
     fn check<P: Port<Stack = S>>(&self, port: &P) -> CallResult<P, (Bytes<P>, u16, AddrType)> {
-        let now = port.now();
-        port.with(|client, _| {
+        timed(port, |client, _| {
             client.will_wait();
             if client.epoch() != self.epoch {
                 Err(Error::NotConnected)
-            } else if now.reached(self.deadline) {
+            } else if client.now().reached(self.deadline) {
                 Err(Fault::Unreachable.into())
             } else {
                 Ok(client.config.endpoint())
@@ -375,7 +376,7 @@ pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResu
         let wait = Wait {
             readable: false,
             writable: connecting.is_some(),
-            until: Some(until),
+            until,
         };
         if let Err(interrupted) = port.wait(connecting, wait) {
             dialer.give_up(port);
@@ -387,15 +388,17 @@ pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResu
 
 /// CONNECT and CONNACK.
 fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, Reply> {
-    repeat(port, &mut |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         if client.epoch() != epoch {
             return Step::Done(Err(Error::NotConnected));
         }
-        let stop = client.pump(stack, now, Appetite::Nothing, !first);
+        let stop = client.pump(stack, Appetite::Nothing, !first);
         match client.status() {
             Status::Connected => Step::Done(Ok(Reply::Done)),
-            Status::Connecting if now.reached(deadline) => Step::Done(Err(Fault::Silent.into())),
-            Status::Connecting => Step::Wait(stop, Some(deadline)),
+            Status::Connecting if client.now().reached(deadline) => {
+                Step::Done(Err(Fault::Silent.into()))
+            }
+            Status::Connecting => Step::Wait(stop, deadline),
             _ => Step::Done(Err(lost::<P>(client))),
         }
     })
@@ -425,7 +428,7 @@ fn publish_at_most_once<P: Port>(
     fixed: bool,
 ) -> CallResult<P, Reply> {
     let mut started = None;
-    repeat(port, &mut |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         match client.status() {
             Status::Connected => {}
             Status::Connecting => return Step::Done(Ok(Reply::NotYet)),
@@ -435,7 +438,7 @@ fn publish_at_most_once<P: Port>(
         if !fixed && !client.fits_buffer(message) {
             return Step::Done(Err(Error::Busy));
         }
-        let stop = client.offer(stack, now, message, &mut started, !first);
+        let stop = client.offer(stack, message, &mut started, !first);
         if let Some((ticket, link)) = started
             && !client.is_publishing(ticket)
         {
@@ -449,10 +452,10 @@ fn publish_at_most_once<P: Port>(
             return Step::Done(Err(Error::Busy));
         }
         let deadline = client.send_progress().after(STALL);
-        if now.reached(deadline) && (started.is_none() || client.cancel_publish()) {
+        if client.now().reached(deadline) && (started.is_none() || client.cancel_publish()) {
             return Step::Done(not_yet::<P>(client, Error::TimedOut));
         }
-        Step::Wait(stop, Some(deadline))
+        Step::Wait(stop, deadline)
     })
 }
 
@@ -473,7 +476,7 @@ fn publish_in_flight<P: Port>(
     let mut taken = None;
     let mut ends = None;
     let mut deadline = port.now().after(ANSWER_TIMEOUT);
-    repeat(port, &mut |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         let ends = *ends.get_or_insert(client.ends());
         if ends != client.ends() {
             return Step::Done(not_yet::<P>(client, Error::NotConnected));
@@ -483,16 +486,16 @@ fn publish_in_flight<P: Port>(
         }
         let waited = taken.is_none();
         // Acknowledgements that have come make room.
-        let stop = client.offer(stack, now, message, &mut taken, !first);
+        let stop = client.offer(stack, message, &mut taken, !first);
         if waited && taken.is_some() {
-            deadline = now.after(ANSWER_TIMEOUT);
+            deadline = client.now().after(ANSWER_TIMEOUT);
         }
-        let late = now.reached(deadline) || stop == Stop::Full;
-        let stuck = now.reached(deadline) && client.wants_write();
+        let late = client.now().reached(deadline) || stop == Stop::Full;
+        let stuck = client.now().reached(deadline) && client.wants_write();
         let status = client.status();
         let Some((ticket, link)) = taken else {
             return match status {
-                Status::Connected if wait && !late => Step::Wait(stop, Some(deadline)),
+                Status::Connected if wait && !late => Step::Wait(stop, deadline),
                 Status::Connected | Status::Connecting => Step::Done(Ok(Reply::NoRoom)),
                 _ => Step::Done(match not_yet::<P>(client, lost::<P>(client)) {
                     Ok(_) => Ok(Reply::NoRoom),
@@ -513,7 +516,7 @@ fn publish_in_flight<P: Port>(
         } else if late {
             Ok(Reply::NotYet)
         } else {
-            return Step::Wait(stop, Some(deadline));
+            return Step::Wait(stop, deadline);
         })
     })
 }
@@ -538,7 +541,7 @@ pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply>
 fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
     let deadline = port.now().after(ANSWER_TIMEOUT);
     let mut asked = None;
-    repeat(port, &mut |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         if first {
             if client.status() != Status::Connected {
                 return Step::Done(Err(Error::NotConnected));
@@ -548,7 +551,7 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
         let Some(ticket) = asked else {
             return Step::Done(Err(Error::NoMemory));
         };
-        let stop = client.pump(stack, now, Appetite::Keep, !first);
+        let stop = client.pump(stack, Appetite::Keep, !first);
         let answer = client.session.answer(ticket);
         Step::Done(match answer {
             _ if client.status().is_idle() => Err(lost::<P>(client)),
@@ -557,8 +560,10 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
                 client.session.collect(ticket);
                 Err(Error::SubscriptionRefused)
             }
-            Answer::Pending if now.reached(deadline) || stop == Stop::Full => Err(Error::TimedOut),
-            Answer::Pending => return Step::Wait(stop, Some(deadline)),
+            Answer::Pending if client.now().reached(deadline) || stop == Stop::Full => {
+                Err(Error::TimedOut)
+            }
+            Answer::Pending => return Step::Wait(stop, deadline),
         })
     })
 }
@@ -569,7 +574,7 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
 /// [`Error::NotConnected`], or what became of the connection while the call was waiting.
 pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
     let mut ends = None;
-    repeat(port, &mut |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         let ends = *ends.get_or_insert(client.ends());
         if ends != client.ends() {
             return Step::Done(match client.end() {
@@ -583,7 +588,7 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
         } else {
             Appetite::Deliver
         };
-        let stop = client.pump(stack, now, appetite, true);
+        let stop = client.pump(stack, appetite, true);
         if let Some(size) = client.take_skipped() {
             return Step::Done(Ok(Reply::Skipped(size)));
         }
@@ -598,7 +603,7 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
         } else if client.status().is_idle() {
             Step::Done(Err(lost::<P>(client)))
         } else if wait {
-            Step::Wait(stop, None)
+            Step::Wait(stop, client.now().after(Time::FOREVER))
         } else {
             Step::Done(Ok(Reply::Nothing))
         }
@@ -607,8 +612,7 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
 
 /// The message that [`receive`] named has been handled: it is acknowledged and let go.
 pub fn handled<P: Port>(port: &P) {
-    let now = port.now();
-    port.with(|client, stack| client.handled(stack, now));
+    timed(port, |client, stack| client.handled(stack));
 }
 
 /// Sends a PINGREQ; does nothing with a keepalive of 0, or while connecting.
@@ -616,13 +620,12 @@ pub fn handled<P: Port>(port: &P) {
 /// # Errors
 /// [`Error::NotConnected`].
 pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
-    let now = port.now();
-    port.with(|client, stack| match client.status() {
+    timed(port, |client, stack| match client.status() {
         _ if client.config.keepalive == 0 => Ok(Reply::Done),
         Status::Connecting => Ok(Reply::Done),
         Status::Connected => {
             client.ping();
-            client.pump(stack, now, Appetite::Nothing, false);
+            client.pump(stack, Appetite::Nothing, false);
             match client.status() {
                 Status::Connected => Ok(Reply::Done),
                 _ => Err(lost::<P>(client)),
@@ -639,6 +642,5 @@ pub fn close<P: Port>(port: &P) {
 
 /// Sends DISCONNECT if the socket takes it at once, and lets everything go.
 pub fn disconnect<P: Port>(port: &P) {
-    let now = port.now();
-    port.with(|client, stack| client.disconnect(stack, now));
+    timed(port, |client, stack| client.disconnect(stack));
 }

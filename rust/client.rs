@@ -14,7 +14,7 @@ use embedded_nal::{AddrType, TcpClientStack, TcpError, TcpErrorKind};
 use heapless::Vec;
 
 use crate::{
-    calls::{Dialer, Wait, earliest},
+    calls::{Dialer, Wait},
     memory::{Inbox, Memory},
     packet::{Header, Kind, Malformed, PacketId, QoS, Version},
     service::Service,
@@ -276,7 +276,7 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     at_most_once: Option<(Message<M::Bytes>, Ticket)>,
     service: Service,
     /// When keepalive asks for something next, as far as is known, and when it was looked last.
-    served_until: Option<Time>,
+    served_until: Time,
     served_at: Time,
     /// Bytes of messages in the inbox.
     kept: u32,
@@ -327,7 +327,7 @@ where
             readers: 0,
             script_read: false,
             watch: Watch::Socket,
-            served_until: None,
+            served_until: Time(0),
             served_at: Time(0),
             socket: None,
             outgoing: Outgoing::new(transmit_buffer),
@@ -413,11 +413,21 @@ where
         mem::take(&mut self.signals)
     }
 
+    /// The time of the present step.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// A step begins.
+    pub fn set_now(&mut self, now: Time) {
+        self.now = now;
+    }
+
     /// What a call waits for whose step stopped here, until `deadline` at the latest.
-    pub fn wait(&self, stop: Stop, now: Time, deadline: Option<Time>) -> Wait {
+    pub fn wait(&self, stop: Stop, deadline: Time) -> Wait {
         let until = match stop {
-            Stop::More => Some(now),
-            _ => earliest(deadline, self.stalls_at()),
+            Stop::More => self.now,
+            _ => deadline.min(self.stalls_at()),
         };
         Wait {
             readable: stop == Stop::Dry,
@@ -427,9 +437,12 @@ where
     }
 
     /// When the link counts as failed unless the socket takes something.
-    pub fn stalls_at(&self) -> Option<Time> {
-        let half_sent = self.wants_write() && !self.outgoing.is_untouched();
-        half_sent.then(|| self.outgoing.progress().after(STALL))
+    pub fn stalls_at(&self) -> Time {
+        if self.wants_write() && !self.outgoing.is_untouched() {
+            self.outgoing.progress().after(STALL)
+        } else {
+            self.now.after(Time::FOREVER)
+        }
     }
 
     /// Is something waiting to be sent?
@@ -509,11 +522,10 @@ where
     }
 
     /// `disconnect`: sends DISCONNECT if the socket takes it at once, and lets everything go.
-    pub fn disconnect(&mut self, stack: &mut S, now: Time) {
-        self.now = now;
+    pub fn disconnect(&mut self, stack: &mut S) {
         if self.phase == Phase::Up && self.flush(stack).is_ok() && !self.wants_write() {
             let header = Header::new(Kind::Disconnect, 0);
-            self.outgoing.append(0, now, |out| header.emit(out));
+            self.outgoing.append(0, self.now, |out| header.emit(out));
             let _ = self.flush(stack);
             self.drain(stack);
         }
@@ -567,8 +579,7 @@ where
 
     /// Sends what there is to send, reads what there is to read (if `read`; in any case what was
     /// read before). A fault ends the connection.
-    pub fn pump(&mut self, stack: &mut S, now: Time, appetite: Appetite, read: bool) -> Stop {
-        self.now = now;
+    pub fn pump(&mut self, stack: &mut S, appetite: Appetite, read: bool) -> Stop {
         match self.try_pump(stack, appetite, read) {
             Ok(stop) => stop,
             Err(fault) => {
@@ -593,9 +604,9 @@ where
                 break;
             }
         }
-        match self.stalls_at() {
-            Some(deadline) if self.now.reached(deadline) => Err(Fault::Stalled),
-            _ => Ok(stop),
+        if self.now.reached(self.stalls_at()) {
+            return Err(Fault::Stalled);
         }
+        Ok(stop)
     }
 }

@@ -131,9 +131,8 @@ pub struct PortTable {
         waiting: bool,
         socket: *mut Object,
     ),
-    /// Waits for the socket to become readable or writable, at most `timeout` milliseconds (-1:
-    /// for ever); it may end early. `socket` NULL: the one of the last `unlock`. `true`: the call
-    /// is to be broken off.
+    /// Waits for the socket to become readable or writable, at most `timeout` milliseconds; it may
+    /// end early. `socket` NULL: the one of the last `unlock`. `true`: the call is to be broken off.
     wait: extern "C" fn(
         call: *mut Call,
         socket: *mut Object,
@@ -657,10 +656,7 @@ impl Port for Context {
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
         let socket = socket.map_or(ptr::null_mut(), |socket| socket.0);
-        let timeout = match wait.until {
-            Some(until) => i32::try_from(until.since(self.now())).unwrap_or(i32::MAX),
-            None => -1,
-        };
+        let timeout = wait.until.since(self.now()) as i32;
         let port = self.port();
         if (port.wait)(self.call, socket, wait.readable, wait.writable, timeout) {
             return Err(Interrupted);

@@ -10,6 +10,9 @@
 // Milliseconds from the start of an attempt to connect to CONNACK.
 #define CONNECT_TIMEOUT 20000
 
+// So many milliseconds are as good as for ever, and less than half of the clock.
+#define Time_FOREVER (1 << 30)
+
 // What a call came to.
 enum umqtt_what
 #if __STDC_VERSION__ >= 202311L
@@ -154,9 +157,8 @@ typedef struct umqtt_port_t {
   // internal thread too. `waiting`: this call is going to `wait` with this socket (NULL: none),
   // and from now on nothing may be missed.
   void (*unlock)(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket);
-  // Waits for the socket to become readable or writable, at most `timeout` milliseconds (-1:
-  // for ever); it may end early. `socket` NULL: the one of the last `unlock`. `true`: the call
-  // is to be broken off.
+  // Waits for the socket to become readable or writable, at most `timeout` milliseconds; it may
+  // end early. `socket` NULL: the one of the last `unlock`. `true`: the call is to be broken off.
   bool (*wait)(umqtt_call_t *call,
                umqtt_object_t *socket,
                bool readable,

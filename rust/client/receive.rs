@@ -13,7 +13,6 @@ use crate::{
         Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, check_topic, publish_flags,
     },
     session::Due,
-    time::Time,
 };
 
 impl<S, M> Client<S, M>
@@ -176,7 +175,7 @@ where
         self.phase = Phase::Up;
         self.signals.alarm = true;
         self.service.link_up(self.now);
-        self.served_until = None;
+        self.served_until = self.now;
         self.persistent = self.config.reconnect;
         Ok(())
     }
@@ -357,8 +356,7 @@ where
     }
 
     /// The script's callback has come back: the message is let go, and acknowledged.
-    pub fn handled(&mut self, stack: &mut S, now: Time) {
-        self.now = now;
+    pub fn handled(&mut self, stack: &mut S) {
         self.delivering = false;
         self.signals.changed = true;
         let Some(tag) = self.inbox.first() else {

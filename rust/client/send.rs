@@ -11,7 +11,6 @@ use crate::{
         Ack, Connect, Header, Kind, PacketId, Publish, QoS, Subscribe, Unsubscribe, Will, Writer,
     },
     session::{Due, Message, Session, Ticket},
-    time::Time,
 };
 
 impl<S, M> Client<S, M>
@@ -24,7 +23,6 @@ where
     pub fn offer(
         &mut self,
         stack: &mut S,
-        now: Time,
         message: &Message<M::Bytes>,
         started: &mut Option<(Ticket, u8)>,
         read: bool,
@@ -37,12 +35,12 @@ where
             started.is_some()
         };
         if take(self) {
-            return self.pump(stack, now, Appetite::Keep, read);
+            return self.pump(stack, Appetite::Keep, read);
         }
         // What was before it may be gone after this, and acknowledgements may have come.
-        let stop = self.pump(stack, now, Appetite::Keep, read || in_flight);
+        let stop = self.pump(stack, Appetite::Keep, read || in_flight);
         take(self);
-        self.pump(stack, now, Appetite::Keep, false).or(stop)
+        self.pump(stack, Appetite::Keep, false).or(stop)
     }
 
     fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {

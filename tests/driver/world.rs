@@ -316,9 +316,8 @@ impl Port for Rig {
         let (signals, has_socket) = self.last.get();
         assert!(signals.waiting, "a wait that was not announced");
         let has_socket = has_socket || socket.is_some();
-        let until = wait
-            .until
-            .map(|until| self.elapsed() + u64::from(until.since(self.now())));
+        let ms = wait.until.since(self.now());
+        let until = (ms < Time::FOREVER / 2).then(|| self.elapsed() + u64::from(ms));
         let began = self.elapsed();
         loop {
             let now = self.elapsed();
