@@ -157,7 +157,10 @@ fn repeat<P: Port>(
     let mut first = true;
     let mut reading = false;
     loop {
-        let mut service = assist(port)?;
+        let mut service = match port.has_thread() {
+            true => None,
+            false => Some(assist(port)?),
+        };
         let outcome = timed(port, |client, stack| {
             if mem::take(&mut reading) {
                 client.end_reading();
@@ -167,12 +170,12 @@ fn repeat<P: Port>(
                 Step::Done(answer) => return Err(answer),
                 Step::Wait(stop, deadline) => (stop, deadline),
             };
-            if was_up && client.status() != Status::Connected && !port.has_thread() {
+            if was_up && client.status() != Status::Connected {
                 // What there is to serve is not what it was.
-                service = client.now();
+                service = service.and(Some(client.now()));
             }
             client.will_wait();
-            let wait = client.wait(stop, deadline.min(service));
+            let wait = client.wait(stop, service.map_or(deadline, |at| deadline.min(at)));
             reading = wait.readable;
             if reading {
                 client.begin_reading();
@@ -222,9 +225,6 @@ fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
 fn assist<P: Port>(port: &P) -> CallResult<P, Time> {
     loop {
         let now = port.now();
-        if port.has_thread() {
-            return Ok(now.after(Time::FOREVER));
-        }
         let (leisure, dialer) = timed(port, |client, _| (client.leisure(), client.dialer.take()));
         if !now.reached(leisure) {
             return Ok(leisure);
