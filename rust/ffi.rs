@@ -28,7 +28,7 @@ use embedded_nal::{AddrType, Dns, TcpClientStack, TcpError, TcpErrorKind, nb};
 use crate::{
     calls::{self, Error, Interrupted, Port, Reply, Wait},
     client::{Client, Config, Fault, Signals, Status},
-    config::{RX_BUFFER, TX_BUFFER},
+    config::{RX_BUFFER, THREADS, TX_BUFFER},
     memory::{Inbox, List, Memory, Tag},
     packet::{PacketId, QoS, Version, check_filter, check_text, check_topic},
     service,
@@ -647,7 +647,7 @@ impl Port for Context {
     }
 
     fn has_thread(&self) -> bool {
-        self.port().threads
+        THREADS.unwrap_or(self.port().threads)
     }
 
     fn report(&self, fault: Fault<Errno>) {

@@ -7,6 +7,7 @@
 #   UMQTT_TARGET      Rust's name for the machine, such as thumbv7m-none-eabi; the one that this runs on, if not set
 #   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); s is for small flash
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
+#   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
 #   CARGO             cargo, if it is neither on the PATH nor where rustup puts it
 
@@ -21,7 +22,7 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/carg
 # All of MicroPython's versions know SRC_USERMOD. Those that have SRC_USERMOD_C as well add the one to the other: named
 # in both, a source would be compiled and linked twice.
 SRC_USERMOD += $(UMQTT_MOD_DIR)/modumqtt.c $(UMQTT_MOD_DIR)/port.c
-CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR)
+CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR) $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS))
 
 # The unix port raises KeyboardInterrupt from inside a signal handler, which must not happen inside the engine: port.c
 # stands between the two.
@@ -34,7 +35,7 @@ endif
 $(UMQTT_LIB): FORCE
 	$(ECHO) "CARGO $@"
 	+$(Q)cd $(UMQTT_ROOT) && \
-	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT,$(if $($(name)),$(name)='$($(name))')) \
+	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS,$(if $($(name)),$(name)='$($(name))')) \
 	  $(if $(UMQTT_OPT_LEVEL),CARGO_PROFILE_RELEASE_OPT_LEVEL='$(UMQTT_OPT_LEVEL)') \
 	  $(CARGO) rustc --quiet --lib --release --crate-type staticlib --features archive --target-dir $(UMQTT_BUILD) \
 	  $(if $(UMQTT_TARGET),--target $(UMQTT_TARGET)) $(UMQTT_CARGO_FLAGS)
