@@ -154,10 +154,9 @@ impl Service {
 /// when the port breaks its wait off: then the client is gone.
 pub fn run<P: Port>(port: &P, thread: u8) {
     loop {
-        let now = port.now();
-        let duty = port.with(|client, stack| {
+        let duty = calls::timed(port, |client, stack| {
             client.employs(thread).then(|| {
-                let duty = client.serve(stack, now);
+                let duty = client.serve(stack);
                 if matches!(duty, Duty::Wait(_)) {
                     client.will_wait();
                 }
@@ -173,7 +172,7 @@ pub fn run<P: Port>(port: &P, thread: u8) {
                 Ok(())
             }
             Some(Duty::Dial(epoch)) => {
-                let mut dialer = Dialer::new(epoch, now.after(CONNECT_TIMEOUT));
+                let mut dialer = Dialer::new(epoch, port.now().after(CONNECT_TIMEOUT));
                 calls::dial(port, &mut dialer).or_else(|error| attempt_failed(port, epoch, error))
             }
         };

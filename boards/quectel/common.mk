@@ -14,5 +14,6 @@ NEEDS     = gcc-arm-none-eabi libnewlib-arm-none-eabi
 RUNS      =
 
 UMQTT_OPT_LEVEL = s
+UMQTT_THREADS   = 1
 # Bytes of flash, of a client's RAM without its buffers, and of stack.
 BUDGET = engine=6900 flash=12000 client=1024 stack=3072

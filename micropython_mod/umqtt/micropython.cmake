@@ -2,8 +2,8 @@
 # USER_C_MODULES=<this file> is all they need. micropython.mk says what may be set; here the environment is looked at, and
 # CMake's own variables (-DUMQTT_TARGET=...) first.
 
-foreach(name UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREAD_STACK
-        UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
+foreach(name UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS
+        UMQTT_THREAD_STACK UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
     if(NOT DEFINED ${name} AND DEFINED ENV{${name}})
         set(${name} $ENV{${name}})
     endif()
@@ -21,7 +21,7 @@ if(UMQTT_TARGET)
 endif()
 
 set(UMQTT_ENVIRONMENT)
-foreach(name UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT)
+foreach(name UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS)
     if(DEFINED ${name})
         list(APPEND UMQTT_ENVIRONMENT ${name}=${${name}})
     endif()
@@ -62,6 +62,9 @@ target_sources(usermod_umqtt INTERFACE
 target_include_directories(usermod_umqtt INTERFACE ${CMAKE_CURRENT_LIST_DIR})
 if(UMQTT_THREAD_STACK)
     target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREAD_STACK=${UMQTT_THREAD_STACK})
+endif()
+if(DEFINED UMQTT_THREADS)
+    target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREADS=${UMQTT_THREADS})
 endif()
 target_link_libraries(usermod_umqtt INTERFACE umqtt_engine)
 

@@ -9,6 +9,7 @@
 #                     tools/cargo-for finds a toolchain for it
 #   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); s is for small flash
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
+#   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case
 #   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see port.h
 #   UMQTT_RUSTFLAGS   how to generate code, such as -Ctarget-feature=...: cargo's RUSTFLAGS for this build
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
@@ -25,7 +26,8 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/carg
 # All of MicroPython's versions know SRC_USERMOD. Those that have SRC_USERMOD_C as well add the one to the other: named
 # in both, a source would be compiled and linked twice.
 SRC_USERMOD += $(addprefix $(UMQTT_MOD_DIR)/,modumqtt.c port.c link.c)
-CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR) $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
+CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR) $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS)) \
+  $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
 
 # The unix port raises KeyboardInterrupt from inside a signal handler, which must not happen inside the engine: port.c
 # stands between the two.
@@ -38,7 +40,7 @@ endif
 $(UMQTT_LIB): FORCE
 	$(ECHO) "CARGO $@"
 	+$(Q)cd $(UMQTT_ROOT) && \
-	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT,$(if $($(name)),$(name)='$($(name))')) \
+	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS,$(if $($(name)),$(name)='$($(name))')) \
 	  $(if $(UMQTT_OPT_LEVEL),CARGO_PROFILE_RELEASE_OPT_LEVEL='$(UMQTT_OPT_LEVEL)') \
 	  $(if $(UMQTT_RUSTFLAGS),RUSTFLAGS='$(UMQTT_RUSTFLAGS)') \
 	  CARGO='$(CARGO)' tools/cargo-for '$(UMQTT_TARGET)' rustc --quiet --lib --release --crate-type staticlib \

@@ -843,6 +843,10 @@ static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
     }
 }
 
+#if defined(UMQTT_THREADS) && UMQTT_THREADS != MICROPY_PY_THREAD
+#error "UMQTT_THREADS is not what MICROPY_PY_THREAD says"
+#endif
+
 static const umqtt_port_t umqtt_port = {
     .threads = MICROPY_PY_THREAD,
     .now = port_now,
