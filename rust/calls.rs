@@ -263,7 +263,7 @@ pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u
     let epoch = port.with(|client, stack| client.dial(stack, clean_session));
     let result =
         dial(port, &mut Dialer::new(epoch, deadline)).and_then(|()| greet(port, epoch, deadline));
-    port.with(|client, stack| match result {
+    timed(port, |client, stack| match result {
         Ok(_) if port.has_thread() => Ok(client.hire()),
         Ok(_) => Ok(None),
         Err(error) => {

@@ -320,7 +320,7 @@ struct Context {
 }
 
 #[derive(Clone, Copy)]
-struct Socket(*mut Object);
+struct Socket(NonNull<Object>);
 
 impl TcpClientStack for Context {
     type TcpSocket = Socket;
@@ -329,15 +329,11 @@ impl TcpClientStack for Context {
     fn socket(&mut self) -> Result<Socket, Errno> {
         let mut error = 0;
         let socket = (self.port().socket)(self.call, &mut error);
-        if socket.is_null() {
-            Err(Errno(error as i16))
-        } else {
-            Ok(Socket(socket))
-        }
+        NonNull::new(socket).map(Socket).ok_or(Errno(error as i16))
     }
 
     fn connect(&mut self, socket: &mut Socket, _: SocketAddr) -> nb::Result<(), Errno> {
-        match (self.port().connect)(self.call, socket.0) {
+        match (self.port().connect)(self.call, socket.0.as_ptr()) {
             0 => Ok(()),
             error => Err(Errno(error as i16).or_would_block()),
         }
@@ -346,7 +342,7 @@ impl TcpClientStack for Context {
     fn send(&mut self, socket: &mut Socket, data: &[u8]) -> nb::Result<usize, Errno> {
         Errno::check((self.port().send)(
             self.call,
-            socket.0,
+            socket.0.as_ptr(),
             data.as_ptr(),
             data.len(),
         ))
@@ -355,14 +351,14 @@ impl TcpClientStack for Context {
     fn receive(&mut self, socket: &mut Socket, data: &mut [u8]) -> nb::Result<usize, Errno> {
         Errno::check((self.port().receive)(
             self.call,
-            socket.0,
+            socket.0.as_ptr(),
             data.as_mut_ptr(),
             data.len(),
         ))
     }
 
     fn close(&mut self, socket: Socket) -> Result<(), Errno> {
-        (self.port().close)(self.call, socket.0);
+        (self.port().close)(self.call, socket.0.as_ptr());
         Ok(())
     }
 }
@@ -615,7 +611,9 @@ impl Context {
             alarm,
             waiting,
         } = client.take_signals();
-        let socket = client.socket().map_or(ptr::null_mut(), |socket| socket.0);
+        let socket = client
+            .socket()
+            .map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
         (self.port().unlock)(self.call, changed, alarm, waiting, socket);
     }
 }
@@ -655,7 +653,7 @@ impl Port for Context {
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
-        let socket = socket.map_or(ptr::null_mut(), |socket| socket.0);
+        let socket = socket.map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
         let timeout = wait.until.since(self.now()) as i32;
         let port = self.port();
         if (port.wait)(self.call, socket, wait.readable, wait.writable, timeout) {
