@@ -216,6 +216,7 @@ pub(crate) fn timed<P: Port, T>(
 }
 
 /// Why the client is not connected, for a call that found it connected, or connecting, before.
+#[inline(never)]
 fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
     client.fault().map_or(Error::NotConnected, Error::Fault)
 }

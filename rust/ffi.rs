@@ -420,6 +420,19 @@ impl<T> HeapList<T> {
     }
 }
 
+/// A block of twice the capacity, and that capacity; the same for lists of anything.
+fn grown(
+    grow: extern "C" fn(*mut c_void, size_t, size_t) -> *mut c_void,
+    old: *mut c_void,
+    capacity: u16,
+    size: usize,
+) -> Option<(NonNull<c_void>, u16)> {
+    let old = if capacity == 0 { ptr::null_mut() } else { old };
+    let new = capacity.max(2).checked_mul(2)?;
+    let data = grow(old, usize::from(capacity) * size, usize::from(new) * size);
+    Some((NonNull::new(data)?, new))
+}
+
 impl<T> List<T> for HeapList<T> {
     fn entries(&self) -> &[T] {
         // SAFETY: `grow` gave room for `capacity` entries, and `push` wrote the first `len`.
@@ -433,19 +446,11 @@ impl<T> List<T> for HeapList<T> {
 
     fn push(&mut self, entry: T) -> Result<(), T> {
         if self.len == self.capacity {
-            let Some(capacity) = self.capacity.max(2).checked_mul(2) else {
-                return Err(entry);
-            };
-            let size = |n: u16| usize::from(n) * mem::size_of::<T>();
-            let old = match self.capacity {
-                0 => ptr::null_mut(),
-                _ => self.data.as_ptr().cast(),
-            };
-            let new = (self.grow)(old, size(self.capacity), size(capacity));
-            let Some(data) = NonNull::new(new.cast()) else {
-                return Err(entry);
-            };
-            (self.data, self.capacity) = (data, capacity);
+            let old = self.data.as_ptr().cast();
+            match grown(self.grow, old, self.capacity, mem::size_of::<T>()) {
+                Some((data, capacity)) => (self.data, self.capacity) = (data.cast(), capacity),
+                None => return Err(entry),
+            }
         }
         // SAFETY: `len` is less than `capacity`.
         unsafe { self.data.as_ptr().add(usize::from(self.len)).write(entry) };
