@@ -146,14 +146,13 @@ pub type NetError<P> = <<P as Port>::Stack as TcpClientStack>::Error;
 /// The result of a call.
 pub type CallResult<P, T> = Result<T, Error<NetError<P>>>;
 type ClientOf<P> = Client<<P as Port>::Stack, <P as Port>::Memory>;
+type StepOf<'a, P> =
+    dyn FnMut(&mut ClientOf<P>, &mut <P as Port>::Stack, bool) -> Step<NetError<P>> + 'a;
 type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
 
 /// Repeats `step` until it is done. Its last argument says whether it is the first time. One
 /// function for all calls, not one for each.
-fn repeat<P: Port>(
-    port: &P,
-    step: &mut dyn FnMut(&mut ClientOf<P>, &mut P::Stack, bool) -> Step<NetError<P>>,
-) -> CallResult<P, Reply> {
+fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
     let mut first = true;
     let mut reading = false;
     loop {
