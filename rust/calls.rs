@@ -284,7 +284,7 @@ pub struct Dialer<S: TcpClientStack> {
     /// The epoch of the client in which it began: in another one it is not wanted any more.
     epoch: u8,
     deadline: Time,
-    address: Option<SocketAddr>,
+    address: Option<IpAddr>,
     pub(crate) socket: Option<S::TcpSocket>,
 }
 
@@ -313,7 +313,7 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
         let address = match self.address {
             Some(address) => address,
             None => match port.resolve(server.as_ref(), family) {
-                Ok(ip) => *self.address.insert(SocketAddr::new(ip, tcp_port)),
+                Ok(ip) => *self.address.insert(ip),
                 Err(nb::Error::WouldBlock) => return Ok(false),
                 Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
             },
@@ -323,6 +323,7 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
             Some(socket) => socket,
             none => none.insert(port.outside(|stack| stack.socket()).map_err(Fault::Dial)?),
         };
+        let address = SocketAddr::new(address, tcp_port);
         match port.outside(|stack| stack.connect(socket, address)) {
             Ok(()) => {}
             Err(nb::Error::WouldBlock) => {
