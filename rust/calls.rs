@@ -146,14 +146,13 @@ pub type NetError<P> = <<P as Port>::Stack as TcpClientStack>::Error;
 /// The result of a call.
 pub type CallResult<P, T> = Result<T, Error<NetError<P>>>;
 type ClientOf<P> = Client<<P as Port>::Stack, <P as Port>::Memory>;
+type StepOf<'a, P> =
+    dyn FnMut(&mut ClientOf<P>, &mut <P as Port>::Stack, bool) -> Step<NetError<P>> + 'a;
 type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
 
 /// Repeats `step` until it is done. Its last argument says whether it is the first time. One
 /// function for all calls, not one for each.
-fn repeat<P: Port>(
-    port: &P,
-    step: &mut dyn FnMut(&mut ClientOf<P>, &mut P::Stack, bool) -> Step<NetError<P>>,
-) -> CallResult<P, Reply> {
+fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
     let mut first = true;
     let mut reading = false;
     loop {
@@ -216,6 +215,7 @@ pub(crate) fn timed<P: Port, T>(
 }
 
 /// Why the client is not connected, for a call that found it connected, or connecting, before.
+#[inline(never)]
 fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
     client.fault().map_or(Error::NotConnected, Error::Fault)
 }
@@ -263,7 +263,7 @@ pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u
     let epoch = port.with(|client, stack| client.dial(stack, clean_session));
     let result =
         dial(port, &mut Dialer::new(epoch, deadline)).and_then(|()| greet(port, epoch, deadline));
-    port.with(|client, stack| match result {
+    timed(port, |client, stack| match result {
         Ok(_) if port.has_thread() => Ok(client.hire()),
         Ok(_) => Ok(None),
         Err(error) => {
@@ -284,7 +284,7 @@ pub struct Dialer<S: TcpClientStack> {
     /// The epoch of the client in which it began: in another one it is not wanted any more.
     epoch: u8,
     deadline: Time,
-    address: Option<SocketAddr>,
+    address: Option<IpAddr>,
     pub(crate) socket: Option<S::TcpSocket>,
 }
 
@@ -313,7 +313,7 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
         let address = match self.address {
             Some(address) => address,
             None => match port.resolve(server.as_ref(), family) {
-                Ok(ip) => *self.address.insert(SocketAddr::new(ip, tcp_port)),
+                Ok(ip) => *self.address.insert(ip),
                 Err(nb::Error::WouldBlock) => return Ok(false),
                 Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
             },
@@ -323,6 +323,7 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
             Some(socket) => socket,
             none => none.insert(port.outside(|stack| stack.socket()).map_err(Fault::Dial)?),
         };
+        let address = SocketAddr::new(address, tcp_port);
         match port.outside(|stack| stack.connect(socket, address)) {
             Ok(()) => {}
             Err(nb::Error::WouldBlock) => {

@@ -112,8 +112,8 @@ impl<E> From<Malformed> for Fault<E> {
 enum Phase {
     /// Never connected, closed, disconnected, or failed.
     Idle,
-    /// Failed, and to be connected again; at this moment, once it is known.
-    Lost(Option<Time>),
+    /// Failed, and to be connected again at [`Service::deadline`].
+    Lost,
     /// DNS and TCP are under way, outside of the client.
     Dialing,
     /// CONNACK is awaited.
@@ -215,18 +215,19 @@ enum Part {
 
 /// The PUBLISH that is being read.
 #[derive(Debug)]
+#[repr(C)] // small fields first, as in `Client`
 struct Reading {
     part: Part,
-    /// Lengths in bytes, and how much of the part is there.
-    topic: usize,
-    payload: usize,
-    done: usize,
     qos: QoS,
-    id: Option<PacketId>,
     /// It goes to the inbox; otherwise it is skipped.
     stored: bool,
     /// A repeated QoS 2 message; `true` if it has been handled.
     known: Option<bool>,
+    id: Option<PacketId>,
+    /// Lengths in bytes, and how much of the part is there.
+    topic: usize,
+    payload: usize,
+    done: usize,
 }
 
 /// An MQTT client. `S` is the network, `M` the memory.
@@ -235,43 +236,43 @@ struct Reading {
 /// machine.
 #[repr(C)]
 pub struct Client<S: TcpClientStack, M: Memory> {
-    /// The server ended the last connection, after CONNACK.
-    server_closed: bool,
-    /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
-    persistent: bool,
-    /// A call of the script has read since the internal thread looked last.
-    script_read: bool,
-    watch: Watch,
+    reading: Reading,
+    phase: Phase,
+    /// Counts connections; tells an acknowledgement that belongs to an earlier one.
+    link: u8,
+    signals: Signals,
     ping_due: bool,
     /// Something was left unread when reading was tried last.
     reading_stopped: bool,
-    clean_session: bool,
-    /// Counts connections; tells an acknowledgement that belongs to an earlier one.
-    link: u8,
+    /// The oldest message in the inbox is in the script's callback.
+    delivering: bool,
+    /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
+    persistent: bool,
+    watch: Watch,
+    /// A call of the script has read since the internal thread looked last.
+    script_read: bool,
     /// Counts `close`, `disconnect` and `connect`.
     epoch: u8,
     /// Counts `close` and `disconnect`.
     ends: u8,
     end: End,
-    /// The oldest message in the inbox is in the script's callback.
-    delivering: bool,
-    signals: Signals,
+    clean_session: bool,
+    /// The server ended the last connection, after CONNACK.
+    server_closed: bool,
     /// Calls of the script that wait for the socket to become readable.
     readers: u16,
     /// What ended the last connection, if it was not the script.
     fault: Option<Fault<S::Error>>,
-    phase: Phase,
+    /// The packet that is being put into the buffer, which may be smaller than the packet.
+    sending: Option<Due>,
     socket: Option<S::TcpSocket>,
     /// The time of the present step.
     now: Time,
     /// Bytes of the packet being sent that are in the buffer or further, and its length.
     sent: usize,
     len: usize,
-    reading: Reading,
     outgoing: Outgoing<M::Buffer>,
     incoming: Incoming<M::Buffer>,
-    /// The packet that is being put into the buffer, which may be smaller than the packet.
-    sending: Option<Due>,
     /// The QoS 0 message of that packet. It stays until the socket has taken all of it.
     at_most_once: Option<(Message<M::Bytes>, Ticket)>,
     service: Service,
@@ -365,7 +366,7 @@ where
     pub fn status(&self) -> Status {
         match self.phase {
             Phase::Up => Status::Connected,
-            Phase::Lost(_) | Phase::Dialing | Phase::Greeting => Status::Connecting,
+            Phase::Lost | Phase::Dialing | Phase::Greeting => Status::Connecting,
             Phase::Idle if self.server_closed => Status::ServerClosed,
             Phase::Idle => Status::Idle,
         }
@@ -495,7 +496,8 @@ where
         }
         self.hang_up(stack);
         if self.persistent {
-            self.phase = Phase::Lost(None);
+            self.phase = Phase::Lost;
+            self.service.deadline = self.service.next_attempt(self.now);
         }
         self.fault = Some(fault);
         self.server_closed = was_up

@@ -320,7 +320,7 @@ struct Context {
 }
 
 #[derive(Clone, Copy)]
-struct Socket(*mut Object);
+struct Socket(NonNull<Object>);
 
 impl TcpClientStack for Context {
     type TcpSocket = Socket;
@@ -329,15 +329,11 @@ impl TcpClientStack for Context {
     fn socket(&mut self) -> Result<Socket, Errno> {
         let mut error = 0;
         let socket = (self.port().socket)(self.call, &mut error);
-        if socket.is_null() {
-            Err(Errno(error as i16))
-        } else {
-            Ok(Socket(socket))
-        }
+        NonNull::new(socket).map(Socket).ok_or(Errno(error as i16))
     }
 
     fn connect(&mut self, socket: &mut Socket, _: SocketAddr) -> nb::Result<(), Errno> {
-        match (self.port().connect)(self.call, socket.0) {
+        match (self.port().connect)(self.call, socket.0.as_ptr()) {
             0 => Ok(()),
             error => Err(Errno(error as i16).or_would_block()),
         }
@@ -346,7 +342,7 @@ impl TcpClientStack for Context {
     fn send(&mut self, socket: &mut Socket, data: &[u8]) -> nb::Result<usize, Errno> {
         Errno::check((self.port().send)(
             self.call,
-            socket.0,
+            socket.0.as_ptr(),
             data.as_ptr(),
             data.len(),
         ))
@@ -355,14 +351,14 @@ impl TcpClientStack for Context {
     fn receive(&mut self, socket: &mut Socket, data: &mut [u8]) -> nb::Result<usize, Errno> {
         Errno::check((self.port().receive)(
             self.call,
-            socket.0,
+            socket.0.as_ptr(),
             data.as_mut_ptr(),
             data.len(),
         ))
     }
 
     fn close(&mut self, socket: Socket) -> Result<(), Errno> {
-        (self.port().close)(self.call, socket.0);
+        (self.port().close)(self.call, socket.0.as_ptr());
         Ok(())
     }
 }
@@ -424,6 +420,19 @@ impl<T> HeapList<T> {
     }
 }
 
+/// A block of twice the capacity, and that capacity; the same for lists of anything.
+fn grown(
+    grow: extern "C" fn(*mut c_void, size_t, size_t) -> *mut c_void,
+    old: *mut c_void,
+    capacity: u16,
+    size: usize,
+) -> Option<(NonNull<c_void>, u16)> {
+    let old = if capacity == 0 { ptr::null_mut() } else { old };
+    let new = capacity.max(2).checked_mul(2)?;
+    let data = grow(old, usize::from(capacity) * size, usize::from(new) * size);
+    Some((NonNull::new(data)?, new))
+}
+
 impl<T> List<T> for HeapList<T> {
     fn entries(&self) -> &[T] {
         // SAFETY: `grow` gave room for `capacity` entries, and `push` wrote the first `len`.
@@ -437,19 +446,11 @@ impl<T> List<T> for HeapList<T> {
 
     fn push(&mut self, entry: T) -> Result<(), T> {
         if self.len == self.capacity {
-            let Some(capacity) = self.capacity.max(2).checked_mul(2) else {
-                return Err(entry);
-            };
-            let size = |n: u16| usize::from(n) * mem::size_of::<T>();
-            let old = match self.capacity {
-                0 => ptr::null_mut(),
-                _ => self.data.as_ptr().cast(),
-            };
-            let new = (self.grow)(old, size(self.capacity), size(capacity));
-            let Some(data) = NonNull::new(new.cast()) else {
-                return Err(entry);
-            };
-            (self.data, self.capacity) = (data, capacity);
+            let old = self.data.as_ptr().cast();
+            match grown(self.grow, old, self.capacity, mem::size_of::<T>()) {
+                Some((data, capacity)) => (self.data, self.capacity) = (data.cast(), capacity),
+                None => return Err(entry),
+            }
         }
         // SAFETY: `len` is less than `capacity`.
         unsafe { self.data.as_ptr().add(usize::from(self.len)).write(entry) };
@@ -615,7 +616,9 @@ impl Context {
             alarm,
             waiting,
         } = client.take_signals();
-        let socket = client.socket().map_or(ptr::null_mut(), |socket| socket.0);
+        let socket = client
+            .socket()
+            .map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
         (self.port().unlock)(self.call, changed, alarm, waiting, socket);
     }
 }
@@ -655,7 +658,7 @@ impl Port for Context {
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
-        let socket = socket.map_or(ptr::null_mut(), |socket| socket.0);
+        let socket = socket.map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
         let timeout = wait.until.since(self.now()) as i32;
         let port = self.port();
         if (port.wait)(self.call, socket, wait.readable, wait.writable, timeout) {

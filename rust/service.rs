@@ -55,7 +55,7 @@ pub(crate) struct Service {
     excused: bool,
     /// PINGREQs without an answer.
     pub pings: u8,
-    /// When an attempt to connect ends.
+    /// When an attempt to connect ends, or the next one begins.
     pub deadline: Time,
     /// Milliseconds that the last attempt was put off; 0: there was none.
     backoff: u32,
@@ -195,7 +195,9 @@ pub(crate) fn attempt_failed<P: Port>(
     match error {
         Error::Interrupted => Err(Interrupted),
         Error::Fault(fault) => {
-            port.with(|client, stack| client.attempt_failed(stack, epoch, fault));
+            calls::timed(port, |client, stack| {
+                client.attempt_failed(stack, epoch, fault)
+            });
             Ok(())
         }
         _ => Ok(()),

@@ -214,6 +214,7 @@ impl<M: Memory> Session<M> {
 
     /// Asks for a subscription, or for the end of one (`kind`). `None`: there is no memory to
     /// remember it.
+    #[inline(never)]
     pub fn request(&mut self, kind: Kind, filter: &M::Bytes, qos: QoS) -> Option<Ticket> {
         let pending = self.pending(kind, None);
         let entries = self.subscriptions.entries_mut();

@@ -13,7 +13,7 @@ PORT_ARGS = MPY_DIR=$(MPY_DIR) BOARD_MK=$(BOARD_DIR)/board.mk
 NEEDS     = gcc-arm-none-eabi libnewlib-arm-none-eabi
 RUNS      =
 
-UMQTT_OPT_LEVEL = s
+UMQTT_OPT_LEVEL = z
 UMQTT_THREADS   = 1
 # Bytes of flash, of a client's RAM without its buffers, and of stack.
 BUDGET = engine=6900 flash=12000 client=1024 stack=3072

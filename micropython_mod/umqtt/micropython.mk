@@ -7,7 +7,7 @@
 # What may be set, in the environment or on make's command line:
 #   UMQTT_TARGET      Rust's name for the machine, such as thumbv7m-none-eabi; the one that this runs on, if not set.
 #                     tools/cargo-for finds a toolchain for it
-#   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); s is for small flash
+#   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); z is for small flash
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
 #   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case
 #   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see port.h

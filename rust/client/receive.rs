@@ -320,6 +320,7 @@ where
         self.acks.len() + 3 <= ACKS
     }
 
+    #[inline(never)]
     fn answer(&mut self, kind: Kind, id: PacketId) {
         // There is room: reading and delivering stop in time.
         let id = Some(id);

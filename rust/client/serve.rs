@@ -78,22 +78,19 @@ where
         if let Some(fault) = self.take_owed() {
             return Duty::Report(fault);
         }
-        let due = match self.phase {
+        let phase = self.phase;
+        let due = match phase {
             Phase::Up => self.keep_alive(),
             Phase::Greeting if self.persistent => match self.service.deadline {
                 deadline if now.reached(deadline) => Err(Fault::Silent),
                 deadline => Ok(deadline),
             },
-            Phase::Lost(at) => {
-                let at = at.unwrap_or_else(|| self.service.next_attempt(now));
-                if now.reached(at) {
-                    self.phase = Phase::Dialing;
-                    self.service.deadline = now.after(CONNECT_TIMEOUT);
-                    return Duty::Dial(self.epoch);
-                }
-                self.phase = Phase::Lost(Some(at));
-                Ok(at)
+            Phase::Lost if now.reached(self.service.deadline) => {
+                self.phase = Phase::Dialing;
+                self.service.deadline = now.after(CONNECT_TIMEOUT);
+                return Duty::Dial(self.epoch);
             }
+            Phase::Lost => Ok(self.service.deadline),
             Phase::Idle | Phase::Dialing | Phase::Greeting => Ok(now.after(Time::FOREVER)),
         };
         let until = match due {
@@ -106,7 +103,7 @@ where
         if self.ping_due {
             self.pump(stack, Appetite::Nothing, false);
         }
-        if stop == Stop::More || self.phase == Phase::Lost(None) || !self.owed.is_empty() {
+        if stop == Stop::More || self.phase != phase || !self.owed.is_empty() {
             return Duty::Again;
         }
         self.served_at = now;
