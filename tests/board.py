@@ -18,11 +18,6 @@ STARTING = threading.Semaphore(2)
 READY = b"raw REPL; CTRL-B to exit\r\n>OK"
 
 
-def target(binary):
-    """What runs scripts on this binary."""
-    return Board if binary.endswith(".elf") else harness.Micropython
-
-
 class Board(harness.Micropython):
     """What it prints comes first, and then, once it has ended, the traceback if there is one."""
 
@@ -56,8 +51,7 @@ while network.ipconfig("dns") == "0.0.0.0":
     def _start(self, run, script, directory, within=20):
         """Up to where the script's output begins."""
         with open(os.path.join(directory, f"{self.name}.qemu"), "w+") as words:  # of QEMU, not of the script
-            self.process = subprocess.Popen([run], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=words, bufsize=0)
+            self.process = self._qemu(run, directory, words)
         self.output = self.process.stdout.fileno()
         self.process.stdin.write(RAW_REPL + script.encode() + RUN)
         until = time.monotonic() + within
@@ -68,6 +62,9 @@ while network.ipconfig("dns") == "0.0.0.0":
                     self.trace.fail(f"{self.name}: the board does not start: {self.raw!r} {words.read()}")
             self.raw += data
         self.raw = self.raw.partition(READY)[2]
+
+    def _qemu(self, run, directory, words):
+        return subprocess.Popen([run], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, bufsize=0)
 
     def more(self, seconds):
         until = time.monotonic() + seconds

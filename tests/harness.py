@@ -71,6 +71,13 @@ def hear():
     """waits for a line from the scenario"""
     return sys.stdin.readline().strip()
 
+def told():
+    """whether the scenario has sent a line"""
+    import select
+    poll = select.poll()
+    poll.register(sys.stdin, select.POLLIN)
+    return poll.poll(5)
+
 def show(topic, msg):
     global serving
     if topic == b"end":
@@ -414,7 +421,7 @@ class Test:
         if isinstance(port, (scripted.Broker, scripted.BlackHole, Mosquitto)):
             port = port.port
         head = "".join(f"{name} = {value!r}\n" for name, value in {"HOST": self.target.HOST, "PORT": port, **names}.items())
-        script = ("" if bare else head + self.target.NETWORK + PRELUDE + helpers) + textwrap.dedent(script)
+        script = ("" if bare else head + PRELUDE + self.target.NETWORK + helpers) + textwrap.dedent(script)
         count = sum(isinstance(part, Micropython) for part in self.parts)
         return self._part(self.target(self, self.binary, script, self.directory, heap, strace, environment,
                                       f"mp{count + 1 if count else ''}"))

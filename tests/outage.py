@@ -20,13 +20,6 @@ try:
 except ImportError:
     _thread = None
 
-def told():
-    """whether the scenario has sent a line"""
-    import select
-    poll = select.poll()
-    poll.register(sys.stdin, select.POLLIN)
-    return poll.poll(5)
-
 def rest(*clients):
     """does nothing until the scenario sends a line; without threads the clients need a call now and then"""
     while _thread is None and not told():

@@ -25,6 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import board  # noqa: E402
+import bridge  # noqa: E402
 import harness  # noqa: E402
 
 BUSY = 2   # scenarios that compute: as many as the smallest machine has cores
@@ -72,10 +73,18 @@ def scenarios(pattern):
     return found
 
 
+def target_of(binary):
+    """What runs scripts on this binary: a board has `run` beside it, which says whether QEMU gives it a network."""
+    if not binary.endswith(".elf"):
+        return harness.Micropython
+    with open(os.path.join(os.path.dirname(binary), "run")) as run:
+        return board.Board if " -nic " in run.read() else bridge.Bridged
+
+
 def run(report, name, binary, function):
     start = time.monotonic()
     detail = ""
-    test = harness.Test(binary, function.scenario["limit"], board.target(binary))
+    test = harness.Test(binary, function.scenario["limit"], target_of(binary))
     alarm = threading.Timer(function.scenario["limit"] + 1, test.abort)
     alarm.start()
     try:
@@ -134,7 +143,7 @@ def main():
         report.result(f"scenarios like {arguments.filter}", False, 0, "  there are none")
     jobs = []
     for binary in map(os.path.abspath, arguments.binaries):
-        build, target = os.path.basename(os.path.dirname(binary)), board.target(binary)
+        build, target = os.path.basename(os.path.dirname(binary)), target_of(binary)
         try:
             ok, output = harness.evaluate(binary, target, "import umqtt")
         except (OSError, harness.Failure) as error:
