@@ -25,7 +25,7 @@ class Board(harness.Micropython):
     # by DHCP, and the resolver's with it.
     UNIX = False
     HOST = "10.0.2.2"
-    NETWORK = r'''
+    SETUP = r'''
 import network, time
 while network.ipconfig("dns") == "0.0.0.0":
     time.sleep_ms(1)

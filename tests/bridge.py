@@ -92,23 +92,18 @@ class socket:
         return [(2, 1, 0, "", (host, port))]
 
 sys.modules["socket"] = socket
-line, lines = "", []
+lines = []
 stdin = select.poll()
 stdin.register(sys.stdin, select.POLLIN)
 
 def pump(ms=0):
     """takes what has come over the UART"""
-    global line
     while stdin.poll(ms):
-        c = sys.stdin.read(1)
-        if c != "\n":
-            line += c
+        line = sys.stdin.readline()[:-1]  # this machine sends whole ones
+        if line[:1] != MARK:
+            lines.append(line)
             continue
-        whole, line = line, ""
-        if whole[:1] != MARK:
-            lines.append(whole)
-            continue
-        letter, n, value = whole[1:].split(" ")
+        letter, n, value = line[1:].split(" ")
         s = Socket.open.get(int(n))
         if s is None:
             pass
@@ -133,8 +128,9 @@ def hear():
 class Bridged(board.Board):
     """Its standard output goes through here."""
 
+    NETWORK = False
     HOST = "127.0.0.1"
-    NETWORK = SHIM
+    SETUP = SHIM
 
     def _qemu(self, run, directory, words):
         process = subprocess.Popen([run], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, bufsize=0)

@@ -5,8 +5,8 @@
 
 One line a scenario and binary (named by its folder), a failure with all that the script printed and all that went over
 its connections. The last line is `N passed, M failed`; the exit code is 1 if anything failed or nothing ran. Nothing is
-skipped, with two exceptions, and a line says how many: a binary without `_thread` has no scenarios that need threads, and
-a board none that need unix.
+skipped, with these exceptions, and a line says how many: a binary without `_thread` has no scenarios that need threads, a
+board none that need unix, and one without a network none that need its sockets.
 """
 
 import argparse
@@ -151,14 +151,15 @@ def main():
         if not ok:
             report.result(f"{build}: import umqtt", False, 0, "  " + output)
             continue
-        threads, unix = harness.has(binary, target, "_thread"), target.UNIX
-        left_out = [name for name, function in every if function.scenario["threads"] and not threads]
-        if left_out:
-            report.note(f"note {build}: no _thread, {len(left_out)} scenarios do not apply")
-        not_unix = [name for name, function in every if function.scenario["unix"] and not unix and name not in left_out]
-        if not_unix:
-            report.note(f"note {build}: no unix, {len(not_unix)} scenarios do not apply")
-        left_out += not_unix
+        here = {"threads": harness.has(binary, target, "_thread"), "unix": target.UNIX, "network": target.NETWORK}
+        left_out = {}
+        for name, function in every:
+            missing = [need for need, met in here.items() if function.scenario[need] and not met]
+            if missing:
+                left_out[name] = missing[0]
+        for need in here:
+            if need in left_out.values():
+                report.note(f"note {build}: no {need}, {list(left_out.values()).count(need)} scenarios do not apply")
         jobs += [(f"{build}: {name}", binary, function) for name, function in every if name not in left_out] * arguments.repeat
 
     def having(**marks):

@@ -297,7 +297,7 @@ def the_end_within_a_packet_is_an_error(t):
         link.expect_end()
 
 
-@scenario
+@scenario(network=True)
 def a_message_cut_off_is_forgotten_by_the_next_connection(t):
     mp, link, b = t.connected("""
         for _ in range(3):
