@@ -46,7 +46,11 @@ while network.ipconfig("dns") == "0.0.0.0":
         self.parts = 0  # of the raw REPL's answer that have ended: output, traceback
         self.failed = False
         with STARTING:
-            self._start(os.path.join(os.path.dirname(firmware), "run"), script, directory)
+            try:
+                self._start(os.path.join(os.path.dirname(firmware), "run"), script, directory)
+            except BaseException:
+                self.kill()
+                raise
 
     def _start(self, run, script, directory, within=20):
         """Up to where the script's output begins."""
