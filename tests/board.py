@@ -31,6 +31,7 @@ while network.ipconfig("dns") == "0.0.0.0":
     time.sleep_ms(1)
 '''
     LATENCY = 0.05
+    SLACK = 500  # QEMU is one process among many
 
     def __init__(self, trace, firmware, script, directory, heap=None, strace=None, environment=None, name="mp"):
         environment = dict(environment or {})

@@ -127,6 +127,7 @@ class Micropython:
     HOST = "127.0.0.1"  # where the brokers are
     SETUP = ""  # what it takes before there are sockets
     LATENCY = 0  # seconds that a byte may take from here to the script's socket
+    SLACK = 0  # ms that anything may take longer
 
     def __init__(self, trace, binary, script, directory, heap=None, strace=None, environment=None, name="mp"):
         self.trace, self.name = trace, name
@@ -213,6 +214,7 @@ class Micropython:
         """The next line comes from `clock`: this outcome, after so many ms (inclusive)."""
         found = self.match(f"({want}) after ([0-9]+) ms", within)
         ms = int(found[2])
+        high += self.SLACK
         if not low <= ms <= high:
             self.trace.fail(f"{self.name}: took {ms} ms, expected {low}..{high}")
         return ms

@@ -457,13 +457,11 @@ static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t
 
 static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     umqtt_frame_t *frame = frame_of(call);
-    #if !UMQTT_LINUX
     volatile bool writable = false;
-    #endif
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         #if !UMQTT_LINUX
-        writable = stream_ioctl(socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) & MP_STREAM_POLL_WR;
+        writable = stream_ioctl(socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) == MP_STREAM_POLL_WR;
         #endif
         size_t n;
         mp_obj_t *entry;
@@ -479,24 +477,29 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     switch (error) {
         case MP_EISCONN:
             return 0;
-        #if !UMQTT_LINUX
-        // lwIP says this also of a connection that is made, and whose other end has closed since.
-        case MP_EALREADY:
-            return writable ? 0 : MP_EAGAIN;
-        // lwIP has let go of an attempt that failed; a read still tells why.
-        case MP_EBADF: {
-            uint8_t byte;
-            error = -port_receive(call, socket, &byte, sizeof(byte));
-            return error == MP_ECONNRESET ? MP_ECONNREFUSED : error == MP_ECONNABORTED ? MP_ETIMEDOUT : error;
-        }
-        #else
-        case MP_EALREADY:
-        #endif
         case MP_EINPROGRESS:
             return MP_EAGAIN;
-        default:
-            return error;
+        case MP_EALREADY:
+            // lwIP says this also of a connection that is made, and whose other end has closed since.
+            return writable ? 0 : MP_EAGAIN;
+        #if !UMQTT_LINUX
+        case MP_EBADF: {
+            // lwIP has let go of an attempt that failed; a read still tells why.
+            uint8_t byte;
+            intptr_t n = port_receive(call, socket, &byte, sizeof(byte));
+            error = n < 0 ? -n : MP_EBADF;
+        }
+        #endif
     }
+    #if !UMQTT_LINUX
+    // What lwIP calls them.
+    if (error == MP_ECONNRESET) {
+        error = MP_ECONNREFUSED;
+    } else if (error == MP_ECONNABORTED) {
+        error = MP_ETIMEDOUT;
+    }
+    #endif
+    return error;
 }
 
 static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
