@@ -65,7 +65,7 @@ def in_wait_msg(t):
     works_on(mp, link)
 
 
-@scenario
+@scenario(network=True)
 def in_wait_msg_with_half_a_message_received(t):
     raw = broker.publish("t", b"x" * 100000, qos=1, id=5)
     for cut in 1, 3, 8, 2000, 60000, len(raw) - 1:

@@ -54,7 +54,7 @@ def fill():
 
 def full(mp, outcome):
     found = mp.match(f"full ([0-9]+) {outcome} after ([0-9]+) ms", within=40)
-    mp.trace.between(int(found[2]), 4900, 6500, "ms until publish gave up")
+    mp.trace.between(int(found[2]), 4900, 6500 + mp.SLACK, "ms until publish gave up")
     return int(found[1])
 
 
