@@ -113,10 +113,11 @@ tools:
 	@$(CARGO) --version >/dev/null || { echo "Rust is missing: install it with rustup, which gives cargo" >&2; exit 1; }
 
 demo: firmware ## run examples/demo.py on it, against a broker of its own
+	$(if $(QEMU),$(error demo is for the unix boards))
 	@tools/with-broker timeout 60 $(FIRMWARE) examples/demo.py
 
 repl: firmware ## MicroPython's prompt, with a broker beside it
-	@tools/with-broker tools/repl $(FIRMWARE)
+	@$(if $(QEMU),$(OUT)/run,tools/with-broker tools/repl $(FIRMWARE))
 
 test: tools ## all tests, on every board (or on BOARD)
 	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware || exit; done

@@ -488,11 +488,12 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
 static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
 
 static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
-    #if !UMQTT_LINUX
-    bool writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) & MP_STREAM_POLL_WR;
-    #endif
+    volatile bool writable = false;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
+        #if !UMQTT_LINUX
+        writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) == MP_STREAM_POLL_WR;
+        #endif
         umqtt_link_connect(link, *address_of(frame));
         nlr_pop();
         return 0;
@@ -501,24 +502,29 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
     switch (error) {
         case MP_EISCONN:
             return 0;
-        #if !UMQTT_LINUX
-        // lwIP says this also of a connection that is made, and whose other end has closed since.
-        case MP_EALREADY:
-            return writable ? 0 : MP_EAGAIN;
-        // lwIP has let go of an attempt that failed; a read still tells why.
-        case MP_EBADF: {
-            uint8_t byte;
-            error = -port_receive(frame, link, &byte, sizeof(byte));
-            return error == MP_ECONNRESET ? MP_ECONNREFUSED : error == MP_ECONNABORTED ? MP_ETIMEDOUT : error;
-        }
-        #else
-        case MP_EALREADY:
-        #endif
         case MP_EINPROGRESS:
             return MP_EAGAIN;
-        default:
-            return error;
+        case MP_EALREADY:
+            // lwIP says this also of a connection that is made, and whose other end has closed since.
+            return writable ? 0 : MP_EAGAIN;
+        #if !UMQTT_LINUX
+        case MP_EBADF: {
+            // lwIP has let go of an attempt that failed; a read still tells why.
+            uint8_t byte;
+            intptr_t n = port_receive(frame, link, &byte, sizeof(byte));
+            error = n < 0 ? -n : MP_EBADF;
+        }
+        #endif
     }
+    #if !UMQTT_LINUX
+    // What lwIP calls them.
+    if (error == MP_ECONNRESET) {
+        error = MP_ECONNREFUSED;
+    } else if (error == MP_ECONNABORTED) {
+        error = MP_ETIMEDOUT;
+    }
+    #endif
+    return error;
 }
 
 // The TLS module raises others than OSError too, and an OSError with a number of its own.
