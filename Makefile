@@ -86,8 +86,8 @@ ifdef QEMU
 endif
 	@echo "Built $(FIRMWARE)"
 
-# The port's own build, of the C modules in the folder MODULES.
-MODULES = $(if $(BARE),,$(CURDIR)/micropython_mod)
+# The port's own build, of the C modules in the folder MODULES; CMake wants the file (MODULES_FILE).
+MODULES = $(if $(BARE),,$(CURDIR)/micropython_mod$(MODULES_FILE))
 port:
 	+@$(MPY_MAKE) -C $(PORT_DIR) BUILD=$(OUT) $(PORT_ARGS) \
 	  USER_C_MODULES=$(MODULES) FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
