@@ -419,14 +419,17 @@ class NameServer:
             return False
 
     def _run(self):
+        last = None
         while True:
             query, client = self.sock.recvfrom(512)
             if not query:
                 return
             with open(self.resolver.file) as file:
                 answer = file.read()
-            with open(self.resolver.log, "a") as log:
-                log.write("?")
+            if query != last:  # not a repetition
+                with open(self.resolver.log, "a") as log:
+                    log.write("?")
+            last = query
             if answer == "gone":
                 self.sock.sendto(query[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + query[12:], client)
             elif answer != "hang":

@@ -133,8 +133,8 @@ def main():
     if not every:
         report.result(f"scenarios like {arguments.filter}", False, 0, "  there are none")
     jobs = []
-    for binary in arguments.binaries:
-        build, target = os.path.basename(os.path.dirname(os.path.abspath(binary))), board.target(binary)
+    for binary in map(os.path.abspath, arguments.binaries):
+        build, target = os.path.basename(os.path.dirname(binary)), board.target(binary)
         try:
             ok, output = harness.evaluate(binary, target, "import umqtt")
         except (OSError, harness.Failure) as error:
