@@ -124,8 +124,9 @@ test: tools ## all tests, on every board (or on BOARD)
 	@python3 tests/all.py $(TESTED) $(TESTED_NEXT:%=build/%-next/micropython)
 
 size: tools ## what the module costs on every board (or on BOARD), and whether that is within its budget
-	@for board in $(TESTED); do for bare in "" 1; do \
-	  $(MAKE) --no-print-directory BOARD=$$board BARE=$$bare firmware >&2 || exit; done; done
+	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware >&2 || exit; \
+	  [ -z "$$($(MAKE) -s --no-print-directory BOARD=$$board facts | grep '^RUNS=.')" ] || \
+	    $(MAKE) --no-print-directory BOARD=$$board BARE=1 firmware >&2 || exit; done
 	@python3 tools/size.py $(TESTED)
 
 # What board.mk says, and where the build is, for programs.
