@@ -43,12 +43,15 @@ def entry_points():
 
 
 def check_symbols(fact):
-    """Only the entry points are visible, and only what a firmware has is needed."""
-    found = elf.symbols(size.objects(fact["OUT"])[0])
+    """Only the entry points are visible, only what a firmware has is needed, and nothing is static."""
+    engine = size.objects(fact["OUT"])[0]
+    found = elf.symbols(engine)
     visible = {name for _, _, _, binding, section, name in found if binding != "LOCAL" and section != "UND"}
     needed = {name for *_, section, name in found if section == "UND" and name}
     expect(visible == entry_points(), f"visible: {visible ^ entry_points()}")
     expect(needed, "nothing is needed: is this the engine?")
+    text, data, bss = map(int, elf.output("size", engine).splitlines()[1].split()[:3])
+    expect(text and not data and not bss, f"{data} bytes of data and {bss} of bss")
     strange = sorted(name for name in needed if not re.match(NEEDED, name))
     expect(not strange, f"a firmware does not have {strange}")
 

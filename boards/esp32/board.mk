@@ -2,12 +2,18 @@
 # Espressif's fork. With ESP-IDF (IDF_PATH) and a MicroPython checkout that has its submodules, this builds MicroPython's
 # port esp32; without, the module alone, by boards/cmake.
 PORT_DIR  = $(if $(IDF_PATH),$(MPY_DIR)/ports/esp32,$(CURDIR)/boards/cmake)
-MODULES_FILE = /umqtt/micropython.cmake
 PROG     := $(if $(IDF_PATH),micropython.elf,firmware.elf)
-PORT_ARGS = BOARD=ESP32_GENERIC_C3 CMAKE_ARGS='-DUMQTT_TARGET=riscv32imc-unknown-none-elf -DUMQTT_OPT_LEVEL=s \
-  -DUMQTT_RX_BUFFER=2048 -DUMQTT_TX_BUFFER=2048 -DUMQTT_KEPT=16384 -DUMQTT_THREAD_STACK=8192 $(if $(IDF_PATH),,\
-  -DMICROPY_DIR=$(MPY_DIR) -DCROSS_COMPILE=riscv64-unknown-elf- -DLIBC=--specs=picolibc.specs \
-  "-DMACHINE=-march=rv32imc -mabi=ilp32 -misa-spec=2.2")'
+PORT_ARGS = BOARD=ESP32_GENERIC_C3 BOARD_DIR=boards/ESP32_GENERIC_C3 $(if $(IDF_PATH),,MPY_DIR=$(MPY_DIR) \
+  CROSS_COMPILE=riscv64-unknown-elf- MACHINE='-march=rv32imc -mabi=ilp32 -misa-spec=2.2' LIBC=--specs=picolibc.specs)
+MODULES_FILE = /umqtt/micropython.cmake
 NEEDS     = cmake gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
 RUNS      =
 BUDGET    = client=1024 stack=3072
+
+# micropython.cmake looks at the environment.
+port: export UMQTT_TARGET       = riscv32imc-unknown-none-elf
+port: export UMQTT_OPT_LEVEL    = s
+port: export UMQTT_RX_BUFFER    = 2048
+port: export UMQTT_TX_BUFFER    = 2048
+port: export UMQTT_KEPT         = 16384
+port: export UMQTT_THREAD_STACK = 8192
