@@ -486,3 +486,8 @@ def eventually(t, condition, what, within=2):
 def threaded(t):
     """Whether the binary has threads."""
     return t.has("_thread")
+
+
+def tick(t):
+    """Seconds that may pass before the internal thread looks at the socket: 0.5 where nothing can wait for one."""
+    return 0 if b"eventfd" in open(t.binary, "rb").read() or not threaded(t) else 0.5

@@ -35,11 +35,15 @@
 #ifdef MP_DEFINE_CONST_OBJ_TYPE
 #define UMQTT_DEFINE_TYPE(obj, qst, new, dict) \
     MP_DEFINE_CONST_OBJ_TYPE(obj, qst, MP_TYPE_FLAG_NONE, make_new, new, locals_dict, dict)
+#define UMQTT_DEFINE_STREAM_TYPE(obj, qst, stream) \
+    MP_DEFINE_CONST_OBJ_TYPE(obj, qst, MP_TYPE_FLAG_NONE, protocol, stream)
 #else
 #define UMQTT_DEFINE_TYPE(obj, qst, new, dict) \
     const mp_obj_type_t obj = { \
         { &mp_type_type }, .name = qst, .make_new = new, .locals_dict = (mp_obj_dict_t *)dict, \
     }
+#define UMQTT_DEFINE_STREAM_TYPE(obj, qst, stream) \
+    const mp_obj_type_t obj = { { &mp_type_type }, .name = qst, .protocol = stream }
 #endif
 
 // Before 1.23.

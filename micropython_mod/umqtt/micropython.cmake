@@ -56,6 +56,7 @@ add_dependencies(umqtt_engine umqtt_cargo)
 add_library(usermod_umqtt INTERFACE)
 target_sources(usermod_umqtt INTERFACE
     ${CMAKE_CURRENT_LIST_DIR}/modumqtt.c
+    ${CMAKE_CURRENT_LIST_DIR}/link.c
     ${CMAKE_CURRENT_LIST_DIR}/port.c
 )
 target_include_directories(usermod_umqtt INTERFACE ${CMAKE_CURRENT_LIST_DIR})

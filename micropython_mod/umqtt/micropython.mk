@@ -24,7 +24,7 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/carg
 
 # All of MicroPython's versions know SRC_USERMOD. Those that have SRC_USERMOD_C as well add the one to the other: named
 # in both, a source would be compiled and linked twice.
-SRC_USERMOD += $(UMQTT_MOD_DIR)/modumqtt.c $(UMQTT_MOD_DIR)/port.c
+SRC_USERMOD += $(addprefix $(UMQTT_MOD_DIR)/,modumqtt.c port.c link.c)
 CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR) $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
 
 # The unix port raises KeyboardInterrupt from inside a signal handler, which must not happen inside the engine: port.c

@@ -9,6 +9,7 @@
 #include "py/objstr.h"
 #include "py/runtime.h"
 #include "compat.h"
+#include "link.h"
 #include "port.h"
 
 // The largest text, and the largest remaining length of a packet (sections 1.5.3 and 2.2.3).
@@ -93,8 +94,58 @@ static int outcome_errno(umqtt_outcome_t outcome) {
     }
 }
 
+// What TLS failed with, in words: those of the TLS module, but where they are about certificates.
+static void print_tls_failure(const mp_print_t *print, mp_obj_t failure) {
+    #if UMQTT_TLS
+    // mbedTLS's own number for an alert from the server; it does not tell which.
+    enum { REFUSED = -0x7780 };
+    static const char *const meanings[][2] = {
+        { "not correctly signed", "certificate not trusted" },
+        { "not match", "wrong host name: the certificate is not for this one" },
+        { "expired", "certificate expired" },
+        { "in the future", "certificate not valid yet" },
+    };
+    mp_int_t number = 0;
+    const char *text = "";
+    if (mp_obj_is_small_int(failure)) {
+        number = MP_OBJ_SMALL_INT_VALUE(failure);
+    } else {
+        size_t n;
+        mp_obj_t *args;
+        mp_obj_get_array(mp_load_attr(failure, MP_QSTR_args), &n, &args);
+        for (size_t i = 0; i < n; i++) {
+            if (mp_obj_is_small_int(args[i])) {
+                number = MP_OBJ_SMALL_INT_VALUE(args[i]);
+            } else if (mp_obj_is_str(args[i])) {
+                text = mp_obj_str_get_str(args[i]);
+            }
+        }
+    }
+    bool found = false;
+    for (size_t i = 0; i < MP_ARRAY_SIZE(meanings); i++) {
+        if (strstr(text, meanings[i][0]) != NULL) {
+            mp_printf(print, found ? ", %s" : "%s", meanings[i][1]);
+            found = true;
+        }
+    }
+    if (number == REFUSED) {
+        mp_print_str(print, "server refused the connection: maybe it wants a client certificate, or another one");
+    } else if (number != 0 && text[0] == 0) {
+        mp_printf(print, "error %d", (int)number);
+    } else if (!found) {
+        mp_print_str(print, text[0] == 0 ? "server closed the connection" : text);
+    }
+    #endif
+}
+
 // What failed, in words.
-void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome) {
+void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link) {
+    bool tls = link != NULL && link->tls != MP_OBJ_NULL;
+    if (tls && outcome.detail == MP_EPROTO && (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_IO)) {
+        mp_print_str(print, outcome.what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
+        print_tls_failure(print, link->failure);
+        return;
+    }
     switch (outcome.what) {
         case UMQTT_WHAT_NOT_CONNECTED:
             mp_print_str(print, "closed while connecting");
@@ -106,7 +157,7 @@ void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome) {
             mp_printf(print, "TCP connection failed (errno %d)", (int)outcome.detail);
             break;
         case UMQTT_WHAT_UNREACHABLE:
-            mp_print_str(print, "TCP connection timed out");
+            mp_printf(print, "%s timed out", tls ? "TLS handshake" : "TCP connection");
             break;
         case UMQTT_WHAT_SILENT:
             mp_print_str(print, "CONNACK did not come in time");
@@ -140,15 +191,22 @@ static MP_NORETURN void raise_with_text(const mp_obj_type_t *type, int code, con
     nlr_raise(mp_obj_exception_make_new(type, 2, 0, args));
 }
 
+MP_NORETURN void umqtt_raise_mqtt(int code, const char *words) {
+    vstr_t text;
+    vstr_init(&text, 64);
+    vstr_add_str(&text, words);
+    raise_with_text(&mp_type_MQTTException, code, &text);
+}
+
 // For connect().
-static MP_NORETURN void raise_mqtt(umqtt_outcome_t outcome, umqtt_engine_t *engine) {
+static MP_NORETURN void raise_mqtt(umqtt_outcome_t outcome, const umqtt_frame_t *frame) {
     vstr_t text;
     mp_print_t print;
     vstr_init_print(&text, 64, &print);
     uint16_t port;
-    umqtt_bytes_t server = umqtt_server(engine, &port);
+    umqtt_bytes_t server = umqtt_server(umqtt_engine(frame->core), &port);
     mp_printf(&print, "%.*s:%u: ", (int)server.len, (const char *)server.data, (unsigned)port);
-    umqtt_print_outcome(&print, outcome);
+    umqtt_print_outcome(&print, outcome, frame->link);
     int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
         : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
         : -outcome_errno(outcome);
@@ -156,33 +214,27 @@ static MP_NORETURN void raise_mqtt(umqtt_outcome_t outcome, umqtt_engine_t *engi
 }
 
 // For all other calls.
-static MP_NORETURN void raise_os(umqtt_outcome_t outcome) {
+static void check_outcome(umqtt_outcome_t outcome, const umqtt_core_t *core) {
     switch (outcome.what) {
+        case UMQTT_WHAT_DONE:
+            return;
         case UMQTT_WHAT_NO_MEMORY:
             mp_raise_type(&mp_type_MemoryError);
-        case UMQTT_WHAT_SUBSCRIPTION_REFUSED: {
-            vstr_t text;
-            vstr_init(&text, 32);
-            vstr_add_str(&text, "server refused the subscription");
-            raise_with_text(&mp_type_MQTTException, 128, &text);
-        }
-        case UMQTT_WHAT_MALFORMED:
-        case UMQTT_WHAT_UNEXPECTED: {
-            vstr_t text;
-            mp_print_t print;
-            vstr_init_print(&text, 64, &print);
-            umqtt_print_outcome(&print, outcome);
-            raise_with_text(&mp_type_OSError, outcome_errno(outcome), &text);
-        }
+        case UMQTT_WHAT_SUBSCRIPTION_REFUSED:
+            umqtt_raise_mqtt(128, "server refused the subscription");
         default:
-            mp_raise_OSError(outcome_errno(outcome));
+            break;
     }
-}
-
-static void check_outcome(umqtt_outcome_t outcome) {
-    if (outcome.what != UMQTT_WHAT_DONE) {
-        raise_os(outcome);
+    int error = outcome_errno(outcome);
+    if (error == MP_EPROTO) {
+        // The number alone would not say much.
+        vstr_t text;
+        mp_print_t print;
+        vstr_init_print(&text, 64, &print);
+        umqtt_print_outcome(&print, outcome, core->link);
+        raise_with_text(&mp_type_OSError, error, &text);
     }
+    mp_raise_OSError(error);
 }
 
 /******************************************************************************/
@@ -287,6 +339,99 @@ static mp_obj_t callback_arg(mp_obj_t arg) {
     return arg;
 }
 
+// The value of a key of ssl_params, str or bytes; None: absent, or empty.
+static mp_obj_t pem_arg(mp_obj_t params, qstr name) {
+    mp_map_elem_t *elem = mp_map_lookup(mp_obj_dict_get_map(params), MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP);
+    mp_obj_t value = elem == NULL ? mp_const_none : elem->value;
+    if (value == mp_const_none) {
+        return value;
+    }
+    return text_arg(value, name).len == 0 ? mp_const_none : value;
+}
+
+static void check_ssl_params(mp_obj_t params) {
+    static const qstr known[] = { MP_QSTR_ca, MP_QSTR_cadata, MP_QSTR_cert, MP_QSTR_key, MP_QSTR_server_hostname, MP_QSTR_cert_reqs };
+    mp_map_t *map = mp_obj_dict_get_map(params);
+    size_t n = 0;
+    for (size_t i = 0; i < MP_ARRAY_SIZE(known); i++) {
+        n += mp_map_lookup(map, MP_OBJ_NEW_QSTR(known[i]), MP_MAP_LOOKUP) != NULL;
+    }
+    if (n != map->used) {
+        // What is misspelt might be what the connection's safety rests on.
+        raise_value(MP_QSTR_ssl_params, "ca, cadata, cert, key, server_hostname or cert_reqs expected");
+    }
+}
+
+// What `ssl` and `ssl_params` ask for.
+static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server) {
+    umqtt_tls_t tls = { MP_OBJ_NULL, mp_const_none, mp_const_none, mp_const_none };
+    mp_obj_t ca = mp_const_none;
+    enum { CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED };
+    int cert_reqs = CERT_OPTIONAL;
+    if (mp_obj_is_type(params, &mp_type_dict)) {
+        check_ssl_params(params);
+        ca = pem_arg(params, MP_QSTR_ca);
+        if (ca == mp_const_none) {
+            ca = pem_arg(params, MP_QSTR_cadata);
+        }
+        tls.cert = pem_arg(params, MP_QSTR_cert);
+        tls.key = pem_arg(params, MP_QSTR_key);
+        tls.hostname = pem_arg(params, MP_QSTR_server_hostname);
+        mp_map_elem_t *elem = mp_map_lookup(mp_obj_dict_get_map(params), MP_OBJ_NEW_QSTR(MP_QSTR_cert_reqs), MP_MAP_LOOKUP);
+        if (elem != NULL) {
+            cert_reqs = int_arg(elem->value, MP_QSTR_cert_reqs, CERT_NONE, CERT_REQUIRED);
+        }
+    } else if (mp_obj_is_str_or_bytes(params)) {
+        ca = text_arg(params, MP_QSTR_ssl_params).len == 0 ? mp_const_none : params;
+    } else if (params != mp_const_none) {
+        raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
+    }
+    mp_obj_t context[2];
+    mp_load_method_maybe(ssl, MP_QSTR_wrap_socket, context);
+    if (context[0] == MP_OBJ_NULL) {
+        if (!mp_obj_is_bool(ssl) && !mp_obj_is_small_int(ssl) && ssl != mp_const_none) {
+            raise_type(MP_QSTR_ssl, "bool or SSLContext");
+        }
+        if (!mp_obj_is_true(ssl)) {
+            return tls;
+        }
+    }
+
+    umqtt_bytes_t hostname = server;
+    if (tls.hostname != mp_const_none) {
+        hostname = utf8_arg(tls.hostname, MP_QSTR_server_hostname);
+        if (umqtt_is_address(hostname)) {
+            raise_value(MP_QSTR_server_hostname, "a name expected, not an address");
+        }
+    }
+    bool named = !umqtt_is_address(hostname);
+    tls.hostname = named ? mp_obj_new_str((const char *)hostname.data, hostname.len) : mp_const_none;
+    bool verified = ca != mp_const_none;
+    if (context[0] != MP_OBJ_NULL) {
+        if (verified || tls.cert != mp_const_none || tls.key != mp_const_none || cert_reqs != CERT_OPTIONAL) {
+            raise_value(MP_QSTR_ssl_params, "only server_hostname goes with an SSLContext");
+        }
+        mp_obj_t mode[2];
+        mp_load_method_maybe(ssl, MP_QSTR_verify_mode, mode);
+        verified = mode[0] == MP_OBJ_NEW_SMALL_INT(CERT_REQUIRED);
+    } else if (verified && cert_reqs == CERT_NONE) {
+        raise_value(MP_QSTR_cert_reqs, "CERT_NONE with a CA");
+    } else if (!verified && cert_reqs == CERT_REQUIRED) {
+        raise_value(MP_QSTR_cert_reqs, "CERT_REQUIRED without a CA");
+    } else if ((tls.cert == mp_const_none) != (tls.key == mp_const_none)) {
+        raise_value(MP_QSTR_ssl_params, "cert and key belong together");
+    }
+    if (verified && !named) {
+        raise_value(MP_QSTR_server_hostname, "needed, as server is an address and a certificate is checked for a name");
+    }
+    if (context[0] != MP_OBJ_NULL) {
+        tls.context = ssl;
+    } else {
+        umqtt_tls_load(&tls, ca);
+    }
+    return tls;
+}
+
 /******************************************************************************/
 // The client
 
@@ -329,20 +474,14 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     if (settings.password.data != NULL && settings.user.data == NULL) {
         raise_value(MP_QSTR_password, "given without a user"); // [MQTT-3.1.2-22]
     }
-    mp_obj_t ssl_params = args[ARG_ssl_params].u_obj;
-    if (ssl_params != mp_const_none && !mp_obj_is_str_or_bytes(ssl_params) && !mp_obj_is_type(ssl_params, &mp_type_dict)) {
-        raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
-    }
-    if (mp_obj_is_true(args[ARG_ssl].u_obj)) {
-        mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: TLS is not there yet"));
-    }
+    umqtt_tls_t tls = tls_args(args[ARG_ssl].u_obj, args[ARG_ssl_params].u_obj, settings.server);
     if (settings.port == 0) {
-        settings.port = 1883;
+        settings.port = tls.context == MP_OBJ_NULL ? 1883 : 8883;
     }
 
     mqttclient_obj_t *self = mp_obj_malloc_with_finaliser(mqttclient_obj_t, type);
     self->core = NULL;
-    self->core = umqtt_core_new(&settings);
+    self->core = umqtt_core_new(&settings, &tls);
     return MP_OBJ_FROM_PTR(self);
 }
 
@@ -403,7 +542,7 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     if (outcome.what == UMQTT_WHAT_DONE && outcome.detail >= 0) {
         umqtt_start_thread(core, outcome.detail);
     } else if (outcome.what != UMQTT_WHAT_DONE) {
-        raise_mqtt(outcome, umqtt_engine(core));
+        raise_mqtt(outcome, &frame);
     }
     return MP_OBJ_NEW_SMALL_INT(0);
 }
@@ -444,7 +583,7 @@ static mp_obj_t mqttclient_ping(mp_obj_t self_in) {
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_ping(umqtt_engine(core), &frame);
     umqtt_leave(&frame);
-    check_outcome(outcome);
+    check_outcome(outcome, core);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_ping_obj, mqttclient_ping);
@@ -491,7 +630,7 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
         umqtt_settle(topic.owner);
         umqtt_settle(msg.owner);
     }
-    check_outcome(outcome);
+    check_outcome(outcome, core);
     return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_publish_obj, 1, mqttclient_publish);
@@ -512,7 +651,7 @@ static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp
     umqtt_outcome_t outcome = umqtt_subscribe(umqtt_engine(core), &frame, filter, qos);
     umqtt_leave(&frame);
     umqtt_settle(filter.owner);
-    check_outcome(outcome);
+    check_outcome(outcome, core);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_subscribe_obj, 1, mqttclient_subscribe);
@@ -530,7 +669,7 @@ static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, 
     umqtt_outcome_t outcome = umqtt_unsubscribe(umqtt_engine(core), &frame, filter);
     umqtt_leave(&frame);
     umqtt_settle(filter.owner);
-    check_outcome(outcome);
+    check_outcome(outcome, core);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_unsubscribe_obj, 1, mqttclient_unsubscribe);
@@ -589,7 +728,7 @@ static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
         rest -= outcome.detail;
     } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
     umqtt_leave(&frame);
-    check_outcome(outcome);
+    check_outcome(outcome, core);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_check_msg_obj, mqttclient_check_msg);
@@ -603,7 +742,7 @@ static mp_obj_t mqttclient_wait_msg(mp_obj_t self_in) {
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = handle_next(&frame, true);
     umqtt_leave(&frame);
-    check_outcome(outcome);
+    check_outcome(outcome, core);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_wait_msg_obj, mqttclient_wait_msg);

@@ -14,6 +14,7 @@
 #include "py/runtime.h"
 #include "py/stream.h"
 #include "compat.h"
+#include "link.h"
 #include "port.h"
 
 #if UMQTT_LINUX
@@ -23,7 +24,9 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
+#endif
 
+#ifdef __linux__
 // The prebuilt core library for a host refers to it; nothing unwinds.
 __attribute__((weak)) void rust_eh_personality(void) {
 }
@@ -104,7 +107,7 @@ static void handle_sigint(int signum) {
 
 #endif
 
-#if UMQTT_LINUX
+#ifdef __linux__
 // The linker puts this function in the place of MicroPython's: see micropython.mk.
 void __real_mp_hal_set_interrupt_char(char c);
 void __wrap_mp_hal_set_interrupt_char(char c);
@@ -203,9 +206,12 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     frame->core = core;
     frame->exception = MP_OBJ_NULL;
     frame->address = MP_OBJ_NULL;
-    frame->socket = MP_OBJ_NULL;
+    frame->link = NULL;
     frame->registered = false;
     frame->internal = false;
+    #if !UMQTT_LINUX
+    frame->tick = 1;
+    #endif
     #if UMQTT_LINUX
     frame->main_thread = is_main_thread();
     #endif
@@ -227,7 +233,7 @@ void umqtt_leave(umqtt_frame_t *frame) {
     #if MICROPY_ASYNC_KBD_INTR
     set_guard(frame, frame->outer);
     #endif
-    umqtt_settle(frame->socket);
+    umqtt_settle(frame->link);
     if (frame->exception != MP_OBJ_NULL) {
         nlr_raise(frame->exception);
     }
@@ -274,20 +280,22 @@ static void all_awake(umqtt_core_t *core) {
     #endif
 }
 
-static int stream_ioctl(umqtt_object_t *socket, mp_uint_t request, uintptr_t arg) {
+static int stream_ioctl(mp_obj_t stream, mp_uint_t request, uintptr_t arg) {
     int error;
-    mp_uint_t result = mp_get_stream(socket)->ioctl(socket, request, arg, &error);
+    mp_uint_t result = mp_get_stream(stream)->ioctl(stream, request, arg, &error);
     return result == MP_STREAM_ERROR ? -1 : (int)result;
 }
 
 // Keeps what port_wait() needs of a socket. Once the lock is gone, another thread may close the
 // socket, and the collector take the object.
-static void set_waiting_for(umqtt_frame_t *frame, umqtt_object_t *socket) {
+static void set_waiting_for(umqtt_frame_t *frame, const umqtt_link_t *link) {
     #if UMQTT_LINUX
-    frame->fd = socket == NULL ? -1 : stream_ioctl(socket, MP_STREAM_GET_FILENO, 0);
+    frame->fd = link == NULL ? -1 : stream_ioctl(link->socket, MP_STREAM_GET_FILENO, 0);
     #else
-    frame->waiting_for = socket;
+    frame->waiting_for = link == NULL ? MP_OBJ_NULL : link->socket;
     #endif
+    frame->read_wants = link == NULL ? 0 : link->read_wants;
+    frame->write_wants = link == NULL ? 0 : link->write_wants;
 }
 
 static void port_lock(umqtt_call_t *call) {
@@ -340,10 +348,11 @@ static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiti
 }
 
 #if UMQTT_LINUX
-static void wait_for_events(umqtt_frame_t *frame, int fd, short events, int timeout) {
+static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
+    // MicroPython numbers the events as Linux does. Without any the socket would still tell of an error, again and again.
     struct pollfd fds[2] = {
         { .fd = frame->core->event, .events = POLLIN },
-        { .fd = fd, .events = events },
+        { .fd = events == 0 ? -1 : frame->fd, .events = events },
     };
     #if MICROPY_ASYNC_KBD_INTR
     set_guard(frame, GUARD_WAITING);
@@ -368,22 +377,26 @@ static void wait_for_events(umqtt_frame_t *frame, int fd, short events, int time
     #endif
 }
 #else
-// Longest time between two looks at the socket, and at what other threads have changed: for a call,
-// whose wait ends with any event of the port as well, and for an internal thread.
+// Longest time between two looks at the socket, and at what other threads have changed: for a call, and for an internal
+// thread that does not connect.
 #define TICK_MS (10)
 #define IDLE_TICK_MS (500)
 
-static void wait_for_events(umqtt_frame_t *frame, umqtt_object_t *socket, uintptr_t events, int timeout) {
-    uint32_t left = frame->internal ? IDLE_TICK_MS : TICK_MS;
-    if (timeout >= 0 && (uint32_t)timeout < left) {
-        left = timeout;
+static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
+    uint32_t longest = frame->internal && !frame->connecting ? IDLE_TICK_MS : TICK_MS;
+    uint32_t tick = MIN(frame->tick, longest);
+    // An answer comes soon, or late.
+    frame->tick = MIN(2 * tick, longest);
+    if (timeout >= 0 && (uint32_t)timeout < tick) {
+        tick = timeout;
     }
-    if (left > 0 && (events == 0 || stream_ioctl(socket, MP_STREAM_POLL, events) == 0)) {
-        if (frame->internal) {
-            mp_hal_delay_ms(left);
-        } else {
-            mp_event_wait_ms(left);
-        }
+    if (tick > 0 && (events == 0 || stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
+        #if MICROPY_PY_THREAD
+        mp_hal_delay_ms(tick);
+        #else
+        // It ends early with any event of the port's: the socket's may be among them.
+        mp_event_wait_ms(tick);
+        #endif
     }
 }
 #endif
@@ -398,14 +411,10 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
         if (socket != NULL) {
             set_waiting_for(frame, socket);
         }
-        #if UMQTT_LINUX
-        short events = (readable ? POLLIN : 0) | (writable ? POLLOUT : 0);
-        // Without events it would still tell of an error, again and again.
-        wait_for_events(frame, events == 0 ? -1 : frame->fd, events, timeout);
-        #else
-        uintptr_t events = (readable ? MP_STREAM_POLL_RD : 0) | (writable ? MP_STREAM_POLL_WR : 0);
-        wait_for_events(frame, frame->waiting_for, frame->waiting_for == NULL ? 0 : events, timeout);
+        #if !UMQTT_LINUX
+        frame->connecting = socket != NULL;
         #endif
+        wait_for_events(frame, (readable ? frame->read_wants : 0) | (writable ? frame->write_wants : 0), timeout);
         mp_handle_pending(true);
         nlr_pop();
     } else {
@@ -415,14 +424,13 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
 }
 
 /******************************************************************************/
-// Sockets
+// Connections
 
-static mp_obj_t socket_module(void) {
+mp_obj_t umqtt_socket_module(void) {
     return mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
 }
 
-// An address needs no resolver, which may take its time.
-static bool is_address(umqtt_bytes_t host) {
+bool umqtt_is_address(umqtt_bytes_t host) {
     bool dotted = true;
     for (size_t i = 0; i < host.len; i++) {
         if (host.data[i] == ':') {
@@ -442,7 +450,7 @@ static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t por
     umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        mp_obj_t module = socket_module();
+        mp_obj_t module = umqtt_socket_module();
         mp_obj_t args[] = {
             mp_obj_new_str((const char *)host.data, host.len),
             MP_OBJ_NEW_SMALL_INT(port),
@@ -450,8 +458,8 @@ static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t por
             mp_load_attr(module, MP_QSTR_SOCK_STREAM),
         };
         mp_obj_t getaddrinfo = mp_load_attr(module, MP_QSTR_getaddrinfo);
-        // A resolver that hangs has to be left with Ctrl-C.
-        if (!is_address(host)) {
+        // A resolver that hangs has to be left with Ctrl-C. An address needs none.
+        if (!umqtt_is_address(host)) {
             umqtt_allow_interrupt(frame);
         }
         mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
@@ -468,17 +476,10 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
     umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        size_t n;
-        mp_obj_t *entry;
-        mp_obj_get_array(*address_of(frame), &n, &entry);
-        mp_obj_t socket = mp_call_function_n_kw(mp_load_attr(socket_module(), MP_QSTR_socket), 3, 0, entry);
-        frame->socket = socket;
-        mp_obj_t setblocking[3];
-        mp_load_method(socket, MP_QSTR_setblocking, setblocking);
-        setblocking[2] = mp_const_false;
-        mp_call_method_n_kw(1, 0, setblocking);
+        frame->link = umqtt_link_new();
+        umqtt_link_open(frame->link, *address_of(frame));
         nlr_pop();
-        return MP_OBJ_TO_PTR(socket);
+        return frame->link;
     }
     *error = caught(frame, nlr.ret_val);
     return NULL;
@@ -486,23 +487,13 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
 
 static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
 
-static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
-    umqtt_frame_t *frame = frame_of(call);
+static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
     #if !UMQTT_LINUX
-    volatile bool writable = false;
+    bool writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) & MP_STREAM_POLL_WR;
     #endif
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        #if !UMQTT_LINUX
-        writable = stream_ioctl(socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) & MP_STREAM_POLL_WR;
-        #endif
-        size_t n;
-        mp_obj_t *entry;
-        mp_obj_get_array(*address_of(frame), &n, &entry);
-        mp_obj_t connect[3];
-        mp_load_method(MP_OBJ_FROM_PTR(socket), MP_QSTR_connect, connect);
-        connect[2] = entry[n - 1];
-        mp_call_method_n_kw(1, 0, connect);
+        umqtt_link_connect(link, *address_of(frame));
         nlr_pop();
         return 0;
     }
@@ -517,7 +508,7 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
         // lwIP has let go of an attempt that failed; a read still tells why.
         case MP_EBADF: {
             uint8_t byte;
-            error = -port_receive(call, socket, &byte, sizeof(byte));
+            error = -port_receive(frame, link, &byte, sizeof(byte));
             return error == MP_ECONNRESET ? MP_ECONNREFUSED : error == MP_ECONNABORTED ? MP_ETIMEDOUT : error;
         }
         #else
@@ -530,40 +521,79 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     }
 }
 
-static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
-    frame_of(call)->core->socket = MP_OBJ_FROM_PTR(socket);
+// The TLS module raises others than OSError too, and an OSError with a number of its own.
+static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
+    int error = caught(frame, value);
+    if (frame->core->tls.context != MP_OBJ_NULL && frame->exception == MP_OBJ_NULL) {
+        umqtt_link_failed(link, MP_OBJ_FROM_PTR(value));
+        error = error == MP_EIO ? MP_EPROTO : error;
+    }
+    return error;
+}
+
+static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
+    umqtt_frame_t *frame = frame_of(call);
+    umqtt_link_t *link = socket;
+    #if !UMQTT_LINUX
+    frame->tick = 1;
+    #endif
+    #if !UMQTT_TLS
+    return connect_tcp(frame, link);
+    #else
+    if (link->tls == MP_OBJ_NULL) {
+        int error = connect_tcp(frame, link);
+        if (error != 0 || frame->core->tls.context == MP_OBJ_NULL) {
+            return error;
+        }
+    }
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        int error = MP_EIO;
-        mp_uint_t n = mp_get_stream(socket)->write(MP_OBJ_FROM_PTR(socket), data, len, &error);
+        int error = umqtt_link_handshake(link, &frame->core->tls);
         nlr_pop();
-        return n == MP_STREAM_ERROR ? -error : (intptr_t)n;
+        return error;
     }
-    return -caught(frame_of(call), nlr.ret_val);
+    int error = caught_tls(frame, link, nlr.ret_val);
+    return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
+    #endif
+}
+
+static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
+    umqtt_frame_t *frame = frame_of(call);
+    umqtt_link_t *link = socket;
+    frame->core->link = link;
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        intptr_t n = umqtt_link_send(link, data, len);
+        nlr_pop();
+        return n;
+    }
+    return -caught_tls(frame, link, nlr.ret_val);
 }
 
 static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        // Some ports set no error at the end of the stream.
-        int error = 0;
-        mp_uint_t n = mp_get_stream(socket)->read(MP_OBJ_FROM_PTR(socket), data, len, &error);
+        intptr_t n = umqtt_link_receive(socket, data, len);
         nlr_pop();
-        if (n == MP_STREAM_ERROR && UMQTT_IS_END_OF_STREAM(error)) {
-            return 0;
-        }
-        return n == MP_STREAM_ERROR ? -error : (intptr_t)n;
+        return n;
     }
-    return -caught(frame_of(call), nlr.ret_val);
+    return -caught_tls(frame_of(call), socket, nlr.ret_val);
 }
 
 static void port_close(umqtt_call_t *call, umqtt_object_t *socket) {
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        stream_ioctl(socket, MP_STREAM_CLOSE, 0);
-        nlr_pop();
-    } else {
-        caught(frame_of(call), nlr.ret_val);
+    umqtt_link_t *link = socket;
+    mp_obj_t streams[] = { link->tls, link->socket };
+    for (size_t i = 0; i < MP_ARRAY_SIZE(streams); i++) {
+        nlr_buf_t nlr;
+        if (streams[i] == MP_OBJ_NULL) {
+            continue;
+        }
+        if (nlr_push(&nlr) == 0) {
+            stream_ioctl(streams[i], MP_STREAM_CLOSE, 0);
+            nlr_pop();
+        } else {
+            caught(frame_of(call), nlr.ret_val);
+        }
     }
 }
 
@@ -645,7 +675,7 @@ static const umqtt_port_t umqtt_port;
 extern const uint16_t umqtt_core_size;
 const uint16_t umqtt_core_size = sizeof(umqtt_core_t);
 
-umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
+umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t *tls) {
     size_t size = sizeof(umqtt_core_t) + umqtt_size();
     umqtt_core_t *core = m_malloc_maybe(size);
     #if MICROPY_PY_THREAD
@@ -664,6 +694,7 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings) {
     core->base.type = &mp_type_object;
     core->callback = mp_const_none;
     core->error_callback = mp_const_none;
+    core->tls = *tls;
     #if MICROPY_PY_THREAD
     mp_thread_mutex_init(&core->lock);
     mp_thread_mutex_init(&core->queue_lock);
@@ -721,6 +752,9 @@ static mp_obj_t run_thread(mp_obj_t core_in, mp_obj_t thread) {
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
     frame.internal = true;
+    #if !UMQTT_LINUX
+    frame.tick = IDLE_TICK_MS;
+    #endif
     umqtt_run(umqtt_engine(core), &frame, MP_OBJ_SMALL_INT_VALUE(thread));
     port_lock(&frame);
     bool last = --core->threads == 0 && core->dropped;
@@ -743,6 +777,7 @@ static void count_thread(umqtt_core_t *core, int n) {
 
 void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
     count_thread(core, 1);
+    size_t stack = core->tls.context == MP_OBJ_NULL ? UMQTT_THREAD_STACK : UMQTT_TLS_THREAD_STACK;
     #if UMQTT_LINUX
     // Ctrl-C must neither jump out of the making of a thread, nor reach one that is not ready; the
     // new thread keeps the signal blocked for good.
@@ -758,7 +793,7 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
         mp_obj_t start = mp_load_attr(module, MP_QSTR_start_new_thread);
         mp_obj_t args[] = { MP_OBJ_FROM_PTR(core), MP_OBJ_NEW_SMALL_INT(thread) };
         mp_obj_t tuple = mp_obj_new_tuple(2, args);
-        mp_obj_t before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(UMQTT_THREAD_STACK / UMQTT_STACK_UNIT));
+        mp_obj_t before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(stack / UMQTT_STACK_UNIT));
         mp_call_function_2(start, MP_OBJ_FROM_PTR(&run_thread_obj), tuple);
         mp_call_function_1(stack_size, before);
         nlr_pop();
@@ -795,7 +830,7 @@ static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
             vstr_t text;
             mp_print_t print;
             vstr_init_print(&text, 48, &print);
-            umqtt_print_outcome(&print, outcome);
+            umqtt_print_outcome(&print, outcome, core->link);
             mp_obj_t message = mp_obj_new_str(text.buf, text.len);
             umqtt_allow_interrupt(frame);
             mp_call_function_1(callback, message);

@@ -19,11 +19,17 @@
 #include "py/gc.h"
 #include "py/mpthread.h"
 #include "py/obj.h"
+#include "compat.h"
+#include "link.h"
 #include "umqtt.h"
 
 // Bytes of the internal thread's stack. The error callback runs on it.
 #ifndef UMQTT_THREAD_STACK
 #define UMQTT_THREAD_STACK (16 * 1024)
+#endif
+// The same with TLS, whose handshake needs more.
+#ifndef UMQTT_TLS_THREAD_STACK
+#define UMQTT_TLS_THREAD_STACK (UMQTT_THREAD_STACK + 16 * 1024)
 #endif
 
 // All of a client but its Python object: what the engine and the internal thread hold on to, so
@@ -35,13 +41,14 @@ typedef struct _umqtt_core_t {
     mp_obj_base_t base;
     mp_obj_t callback;
     mp_obj_t error_callback;
+    umqtt_tls_t tls;
     // Entry of getaddrinfo, on a port without threads.
     mp_obj_t address;
     // The callback that is running, and the thread that it runs on; NULL: none.
     mp_obj_t running;
     void *running_thread;
-    // The socket that was used last, also while it is being closed.
-    mp_obj_t socket;
+    // The connection that was used last, also while it is being closed.
+    umqtt_link_t *link;
     // The first message waits here, further ones in blocks of their own.
     umqtt_message_t message;
     bool message_used;
@@ -74,15 +81,20 @@ typedef struct _umqtt_frame_t {
     umqtt_core_t *core;
     // What has to be raised when the engine is out; MP_OBJ_NULL: nothing.
     mp_obj_t exception;
-    // Entry of getaddrinfo, and the socket that was made for it.
+    // Entry of getaddrinfo, and the connection that was made for it.
     mp_obj_t address;
-    mp_obj_t socket;
-    // What the next wait is about.
+    umqtt_link_t *link;
+    // What the next wait is about: a socket, and its events that are meant by readable and writable.
     #if UMQTT_LINUX
     int fd;
     #else
-    umqtt_object_t *waiting_for;
+    mp_obj_t waiting_for;
+    bool connecting;
+    // Milliseconds to sleep before the next look at it.
+    uint16_t tick;
     #endif
+    uint8_t read_wants;
+    uint8_t write_wants;
     bool registered;
     // It is an internal thread.
     bool internal;
@@ -95,15 +107,21 @@ typedef struct _umqtt_frame_t {
     #endif
 } umqtt_frame_t;
 
-umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings);
+umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t *tls);
 // The Python object is collected.
 void umqtt_core_drop(umqtt_core_t *core);
 
 // Starts the internal thread with this number; raises if that is not possible.
 void umqtt_start_thread(umqtt_core_t *core, uint8_t thread);
 
-// The text of an outcome, for exceptions and the error callback: modumqtt.c.
-void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome);
+// The text of an outcome, for exceptions and the error callback. `link`: the connection that it is about, or NULL.
+void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link);
+// Raises MQTTException.
+MP_NORETURN void umqtt_raise_mqtt(int code, const char *text);
+
+mp_obj_t umqtt_socket_module(void);
+// It is no name: there is nothing to resolve, and nothing that a certificate could have.
+bool umqtt_is_address(umqtt_bytes_t host);
 
 // Every use of the engine is between these two; the second raises what there is to raise.
 void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core);

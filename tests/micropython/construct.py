@@ -189,13 +189,6 @@ def ssl_params_may_be_a_dict_or_text(t):
     mp.expect(*["'fine'"] * 3)
 
 
-@scenario
-def ssl_is_not_there_yet(t):
-    # goes with the issue that brings TLS
-    mp = t.mp("tell(lambda: MQTTClient('c', HOST, PORT, ssl=True).connect())", 1)
-    mp.match("NotImplementedError.*")
-
-
 @scenario(unix=True)
 def ipv6(t):
     b = t.broker(host="::1")

@@ -34,7 +34,7 @@ def four_kib_are_enough(t):
                 pause(2500)  # two pings
                 c.disconnect()
                 pause(500)
-            """, port, environment={"LD_PRELOAD": paint})
+            """, port, environment={"LD_PRELOAD": paint, "LD_BIND_NOW": "1"})
             used[what] = int(mp.match(r"stack ([0-9]+)")[1])
             mp.tell()
             used["internal thread"] = int(mp.match(r"stack ([0-9]+)")[1])

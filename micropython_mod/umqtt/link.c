@@ -1,0 +1,332 @@
+// Connections: MicroPython's sockets, and its TLS module over them. Nothing here blocks.
+//
+// The TLS module is given the link itself for a socket. So the link sees which way the module could not go on, whatever
+// the module says of it, and the wait is always for the socket below.
+//
+// A context of TLS is not made for two threads: but for the handshake, which belongs to the thread that connects, all is
+// done under the client's lock.
+
+#include <string.h>
+
+#include "py/mperrno.h"
+#include "py/objstr.h"
+#include "py/runtime.h"
+#include "py/stream.h"
+#include "compat.h"
+#include "link.h"
+#include "port.h"
+
+// Bytes that the TLS module surely puts into one record, as its output buffer goes: MBEDTLS_SSL_OUT_CONTENT_LEN.
+#ifndef UMQTT_TLS_RECORD
+#if UMQTT_LINUX
+#define UMQTT_TLS_RECORD (16384)
+#else
+#define UMQTT_TLS_RECORD (4096)
+#endif
+#endif
+
+/******************************************************************************/
+// The link as a stream
+
+#if UMQTT_TLS
+static mp_uint_t link_read(mp_obj_t self_in, void *buf, mp_uint_t size, int *errcode) {
+    umqtt_link_t *self = MP_OBJ_TO_PTR(self_in);
+    self->blocked = MP_STREAM_POLL_RD;
+    return mp_get_stream(self->socket)->read(self->socket, buf, size, errcode);
+}
+
+static mp_uint_t link_write(mp_obj_t self_in, const void *buf, mp_uint_t size, int *errcode) {
+    umqtt_link_t *self = MP_OBJ_TO_PTR(self_in);
+    self->blocked = MP_STREAM_POLL_WR;
+    return mp_get_stream(self->socket)->write(self->socket, buf, size, errcode);
+}
+
+static mp_uint_t link_ioctl(mp_obj_t self_in, mp_uint_t request, uintptr_t arg, int *errcode) {
+    umqtt_link_t *self = MP_OBJ_TO_PTR(self_in);
+    if (request == MP_STREAM_CLOSE) {
+        // The socket is closed by port.c: a TLS stream that failed would not do it. And the collector may be here, with
+        // the socket gone.
+        return 0;
+    }
+    return mp_get_stream(self->socket)->ioctl(self->socket, request, arg, errcode);
+}
+
+static const mp_stream_p_t link_stream_p = {
+    .read = link_read,
+    .write = link_write,
+    .ioctl = link_ioctl,
+};
+
+static UMQTT_DEFINE_STREAM_TYPE(umqtt_link_type, MP_QSTR_socket, &link_stream_p);
+#define LINK_TYPE umqtt_link_type
+#else
+#define LINK_TYPE mp_type_object
+#endif
+
+/******************************************************************************/
+// TCP
+
+umqtt_link_t *umqtt_link_new(void) {
+    umqtt_link_t *link = m_new0(umqtt_link_t, 1);
+    link->base.type = &LINK_TYPE;
+    link->read_wants = MP_STREAM_POLL_RD;
+    link->write_wants = MP_STREAM_POLL_WR;
+    return link;
+}
+
+void umqtt_link_open(umqtt_link_t *link, mp_obj_t address) {
+    size_t n;
+    mp_obj_t *entry;
+    mp_obj_get_array(address, &n, &entry);
+    mp_obj_t socket = mp_call_function_n_kw(mp_load_attr(umqtt_socket_module(), MP_QSTR_socket), 3, 0, entry);
+    link->socket = socket;
+    mp_obj_t setblocking[3];
+    mp_load_method(socket, MP_QSTR_setblocking, setblocking);
+    setblocking[2] = mp_const_false;
+    mp_call_method_n_kw(1, 0, setblocking);
+    umqtt_settle(MP_OBJ_TO_PTR(socket));
+}
+
+void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address) {
+    size_t n;
+    mp_obj_t *entry;
+    mp_obj_get_array(address, &n, &entry);
+    mp_obj_t connect[3];
+    mp_load_method(link->socket, MP_QSTR_connect, connect);
+    connect[2] = entry[n - 1];
+    mp_call_method_n_kw(1, 0, connect);
+}
+
+/******************************************************************************/
+// TLS
+
+void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure) {
+    link->failure = failure;
+    umqtt_settle(mp_obj_is_obj(failure) ? MP_OBJ_TO_PTR(failure) : NULL);
+}
+
+#if UMQTT_TLS
+static bool not_now(int error) {
+    return error == MP_EAGAIN || error == -MP_EAGAIN; // the latter on QuecPython
+}
+
+// What the error of a TLS stream comes to. TLS libraries have numbers of their own, mostly negative.
+static int failed(umqtt_link_t *link, int error) {
+    if (error <= 0) {
+        umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
+        return MP_EPROTO;
+    }
+    return error;
+}
+
+static bool raised(void *exception, const mp_obj_type_t *type) {
+    return mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(mp_obj_get_type(MP_OBJ_FROM_PTR(exception))), MP_OBJ_FROM_PTR(type));
+}
+
+// The first of the modules that TLS goes by in the versions of MicroPython that has this attribute; MP_OBJ_NULL: none.
+static mp_obj_t tls_module(qstr attribute) {
+    static const qstr names[] = { MP_QSTR_tls, MP_QSTR_ssl, MP_QSTR_ussl };
+    for (size_t i = 0; i < MP_ARRAY_SIZE(names); i++) {
+        nlr_buf_t nlr;
+        if (nlr_push(&nlr) == 0) {
+            mp_obj_t module = mp_import_name(names[i], mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
+            mp_obj_t found[2];
+            mp_load_method_maybe(module, attribute, found);
+            nlr_pop();
+            if (found[0] != MP_OBJ_NULL) {
+                return module;
+            }
+        } else if (!raised(nlr.ret_val, &mp_type_ImportError)) {
+            nlr_jump(nlr.ret_val);
+        }
+    }
+    return MP_OBJ_NULL;
+}
+
+// Calls a method of the context's that takes certificates. What it raises is said again with a name to it.
+static void load(mp_obj_t context, qstr name, size_t n_args, mp_obj_t arg1, mp_obj_t arg2, const char *problem) {
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t method[4];
+        mp_load_method(context, name, method);
+        method[2] = arg1;
+        method[3] = arg2;
+        mp_call_method_n_kw(n_args, 0, method);
+        nlr_pop();
+        return;
+    }
+    if (raised(nlr.ret_val, &mp_type_ValueError) || raised(nlr.ret_val, &mp_type_OSError)) {
+        umqtt_raise_mqtt(-MP_EPROTO, problem);
+    }
+    nlr_jump(nlr.ret_val);
+}
+
+void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
+    mp_obj_t module = tls_module(MP_QSTR_SSLContext);
+    if (module == MP_OBJ_NULL) {
+        tls->context = tls_module(MP_QSTR_wrap_socket);
+        if (tls->context == MP_OBJ_NULL) {
+            mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
+        }
+        if (ca != mp_const_none) {
+            mp_raise_ValueError(MP_ERROR_TEXT("ssl_params: ca: this firmware's TLS cannot verify a certificate"));
+        }
+        return;
+    }
+    mp_obj_t protocol = mp_load_attr(module, MP_QSTR_PROTOCOL_TLS_CLIENT);
+    mp_obj_t context = mp_call_function_1(mp_load_attr(module, MP_QSTR_SSLContext), protocol);
+    mp_obj_t verify_mode = mp_load_attr(module, ca == mp_const_none ? MP_QSTR_CERT_NONE : MP_QSTR_CERT_REQUIRED);
+    mp_store_attr(context, MP_QSTR_verify_mode, verify_mode);
+    if (ca != mp_const_none) {
+        load(context, MP_QSTR_load_verify_locations, 1, ca, MP_OBJ_NULL,
+            "ssl_params: ca: no certificate in PEM or DER");
+    }
+    if (tls->cert != mp_const_none) {
+        load(context, MP_QSTR_load_cert_chain, 2, tls->cert, tls->key,
+            "ssl_params: cert, key: no certificate with its key in PEM or DER");
+    }
+    tls->context = context;
+    tls->cert = tls->key = mp_const_none;
+}
+
+// The pieces in which a TLS module sends its part of a handshake would each wait for the answer to the one before.
+static void send_at_once(mp_obj_t socket) {
+    enum { LEVEL_TCP = 6, NO_DELAY = 1 };
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t setsockopt[5];
+        mp_load_method(socket, MP_QSTR_setsockopt, setsockopt);
+        setsockopt[2] = MP_OBJ_NEW_SMALL_INT(LEVEL_TCP);
+        setsockopt[3] = MP_OBJ_NEW_SMALL_INT(NO_DELAY);
+        setsockopt[4] = MP_OBJ_NEW_SMALL_INT(1);
+        mp_call_method_n_kw(3, 0, setsockopt);
+        nlr_pop();
+    } else if (!raised(nlr.ret_val, &mp_type_Exception)) {
+        nlr_jump(nlr.ret_val);
+    }
+    // Where a port cannot, it goes on without.
+}
+
+// The TLS module's stream over the link.
+static mp_obj_t wrap(umqtt_link_t *link, const umqtt_tls_t *tls) {
+    bool module = mp_obj_is_type(tls->context, &mp_type_module);
+    mp_obj_t args[2 + 1 + 2 * 4];
+    mp_load_method(tls->context, MP_QSTR_wrap_socket, args);
+    args[2] = MP_OBJ_FROM_PTR(link);
+    mp_obj_t *kw = &args[3];
+    *kw++ = MP_OBJ_NEW_QSTR(module ? MP_QSTR_do_handshake : MP_QSTR_do_handshake_on_connect);
+    *kw++ = mp_const_false;
+    if (tls->hostname != mp_const_none) {
+        *kw++ = MP_OBJ_NEW_QSTR(MP_QSTR_server_hostname);
+        *kw++ = tls->hostname;
+    }
+    if (module && tls->cert != mp_const_none) {
+        *kw++ = MP_OBJ_NEW_QSTR(MP_QSTR_cert);
+        *kw++ = tls->cert;
+        *kw++ = MP_OBJ_NEW_QSTR(MP_QSTR_key);
+        *kw++ = tls->key;
+    }
+    return mp_call_method_n_kw(1, (kw - &args[3]) / 2, args);
+}
+
+int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
+    if (link->tls == MP_OBJ_NULL) {
+        send_at_once(link->socket);
+        mp_obj_t stream = wrap(link, tls);
+        mp_get_stream_raise(stream, MP_STREAM_OP_READ | MP_STREAM_OP_WRITE | MP_STREAM_OP_IOCTL);
+        link->tls = stream;
+        umqtt_settle(MP_OBJ_TO_PTR(stream));
+    }
+    // There is no telling when a handshake is over, but by something to send. Nothing will do: an empty record.
+    int error = 0;
+    if (mp_get_stream(link->tls)->write(link->tls, "", 0, &error) != MP_STREAM_ERROR) {
+        link->write_wants = MP_STREAM_POLL_WR;
+        return 0;
+    }
+    link->write_wants = link->blocked;
+    if (not_now(error)) {
+        return MP_EAGAIN;
+    }
+    umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
+    return MP_EPROTO;
+}
+
+// The TLS module has encrypted the data when the socket does not take them, and wants nothing but to be called again: the
+// data are as good as sent. But somebody has to wait for the socket and call: so the last byte is not counted, and
+// it stands for the record until that is off.
+static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+    len = link->held ? 1 : MIN(len, UMQTT_TLS_RECORD);
+    int error = 0;
+    mp_uint_t n = mp_get_stream(link->tls)->write(link->tls, data, len, &error);
+    if (n != MP_STREAM_ERROR) {
+        link->held = false;
+        link->write_wants = MP_STREAM_POLL_WR;
+        return n;
+    }
+    if (!not_now(error)) {
+        return -failed(link, error);
+    }
+    link->write_wants = link->blocked;
+    if (link->blocked == MP_STREAM_POLL_WR && !link->held) {
+        link->held = true;
+        if (len > 1) {
+            return len - 1;
+        }
+    }
+    return -MP_EAGAIN;
+}
+
+// Reads record after record, for no wait for the socket tells of data that the TLS module has.
+static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+    volatile size_t done = 0;
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) != 0) {
+        if (done == 0) {
+            nlr_jump(nlr.ret_val);
+        }
+        // The next call meets it again.
+        return done;
+    }
+    int error = 0;
+    mp_uint_t n = 0;
+    do {
+        n = mp_get_stream(link->tls)->read(link->tls, data + done, len - done, &error);
+        done += n == MP_STREAM_ERROR ? 0 : n;
+    } while (n != MP_STREAM_ERROR && n > 0 && done < len);
+    nlr_pop();
+    if (n == MP_STREAM_ERROR && not_now(error)) {
+        link->read_wants = link->blocked;
+    }
+    return done > 0 || n == 0 ? (mp_int_t)done : not_now(error) ? -MP_EAGAIN : -failed(link, error);
+}
+#else
+void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
+    mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
+}
+#endif
+
+/******************************************************************************/
+// Sending and receiving
+
+mp_int_t umqtt_link_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+    #if UMQTT_TLS
+    if (link->tls != MP_OBJ_NULL) {
+        return tls_send(link, data, len);
+    }
+    #endif
+    int error = MP_EIO;
+    mp_uint_t n = mp_get_stream(link->socket)->write(link->socket, data, len, &error);
+    return n == MP_STREAM_ERROR ? -error : (mp_int_t)n;
+}
+
+mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+    #if UMQTT_TLS
+    if (link->tls != MP_OBJ_NULL) {
+        return tls_receive(link, data, len);
+    }
+    #endif
+    // Some ports set no error at the end of the stream.
+    int error = 0;
+    mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
+    return n != MP_STREAM_ERROR ? (mp_int_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
+}

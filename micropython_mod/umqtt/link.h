@@ -1,0 +1,66 @@
+// A connection as MicroPython makes it: a socket, and TLS over it where the client asks for that.
+// What calls Python code may raise: port.c catches. See link.c.
+#ifndef MICROPY_INCLUDED_UMQTT_LINK_H
+#define MICROPY_INCLUDED_UMQTT_LINK_H
+
+#include "py/obj.h"
+
+// Is there a TLS module in the firmware? (MICROPY_PY_USSL: before 1.21.)
+#ifndef UMQTT_TLS
+#if MICROPY_PY_SSL || MICROPY_PY_USSL
+#define UMQTT_TLS (1)
+#else
+#define UMQTT_TLS (0)
+#endif
+#endif
+
+// What a client asks of TLS.
+typedef struct _umqtt_tls_t {
+    // An SSLContext, or a module that has wrap_socket() only; MP_OBJ_NULL: no TLS.
+    mp_obj_t context;
+    // The name that the server is asked for (SNI), and that its certificate has to have: str, or None.
+    mp_obj_t hostname;
+    // The client's certificate and its key; None: absent.
+    mp_obj_t cert;
+    mp_obj_t key;
+} umqtt_tls_t;
+
+typedef struct _umqtt_link_t {
+    // It is a stream: the one that the TLS module reads from and writes to.
+    mp_obj_base_t base;
+    mp_obj_t socket;
+    // The TLS module's stream; MP_OBJ_NULL: none, or not yet.
+    mp_obj_t tls;
+    // What TLS failed with: an exception, or the number that its stream gave; MP_OBJ_NULL: it did not.
+    mp_obj_t failure;
+    // MP_STREAM_POLL_RD or _WR: what the socket did not do at once when the TLS module asked last, and what has to be
+    // waited for before receiving, or sending and connecting, can go on.
+    uint8_t blocked;
+    uint8_t read_wants;
+    uint8_t write_wants;
+    // The TLS module has all that was to be sent last, also the byte that was not counted.
+    bool held;
+} umqtt_link_t;
+
+// Makes the context, from a certificate authority (str or bytes; None: do not verify) and the certificate and key that
+// are there. Raises ValueError for what the firmware cannot do, MQTTException for what its TLS module does not take.
+void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca);
+
+// A link without a socket, and a non-blocking socket for it, for an entry of getaddrinfo's.
+umqtt_link_t *umqtt_link_new(void);
+void umqtt_link_open(umqtt_link_t *link, mp_obj_t address);
+
+// A step of connecting. TCP: raises OSError while it is under way. TLS: 0 when the handshake is over, MP_EAGAIN while it
+// is under way, MP_EPROTO.
+void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address);
+int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls);
+
+// Sends, or receives, what can be without waiting. The number of bytes, or an error, negated. Receiving fewer bytes than
+// asked for means that there are no more at this moment; none: the peer closed the connection.
+mp_int_t umqtt_link_send(umqtt_link_t *link, const uint8_t *data, size_t len);
+mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len);
+
+// Remembers what TLS failed with.
+void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure);
+
+#endif // MICROPY_INCLUDED_UMQTT_LINK_H
