@@ -90,7 +90,6 @@ def check_attributes(fact):
     engine, shim = size.objects(fact["OUT"])
     package = os.path.join(fact["OUT"], "package/umqtt")
     packed = [f"{package}/umqtt.o", f"{package}/libumqtt.a"] if fact["PROG"] == "package" else []
-    expect(len(shim) == 2, f"the C shim: {shim}")
     for path in (engine, *shim, *packed):
         found = elf.attributes(path)
         for tag, value in stated.items():
@@ -110,7 +109,8 @@ def check_package(fact):
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     expect(done.returncode == 0, done.stdout)
     names = elf.output(elf.PREFIX["ARM"] + "ar", "t", f"{again}/firmware.a").split()
-    expect(sorted(names) == ["modumqtt.o", "port.o", "umqtt.o"], f"firmware.a has {names}")
+    shim = [os.path.basename(path) for path in size.objects(out)[1]]
+    expect(sorted(names) == sorted([*shim, "umqtt.o"]), f"firmware.a has {names}")
     sizes = [[elf.sections(path) for path in size.objects(where)[1]] for where in (out, again)]
     expect(sizes[0] == sizes[1], "the package's C makes other objects")
     shutil.rmtree(again)

@@ -92,7 +92,7 @@ GROWTH = {
     ],
     "RISC-V": [(r"addi?\s+sp,sp,-(\d+)", lambda m: int(m[1]))],
     "Advanced Micro Devices X86-64": [
-        (r"push\s", lambda m: 8), (r"call\s", lambda m: 0), (r"sub\s+\$0x(\w+),%rsp", lambda m: int(m[1], 16)),
+        (r"push\s", lambda m: 8), (r"call\s", lambda m: 0), (r"sub\s+\$0x(\w{1,8}),%rsp", lambda m: int(m[1], 16)),
     ],
 }
 # A stack pointer that moves by a register: nothing that this could add up.

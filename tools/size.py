@@ -28,8 +28,12 @@ def facts(board):
 
 def objects(out):
     """The engine, and the C shim."""
-    shim = [glob.glob(f"{out}/**/umqtt/{name}.{end}", recursive=True) for name in ("modumqtt", "port") for end in ("o", "c.obj")]
-    return f"{out}/umqtt-engine/engine.o", [path for paths in shim for path in paths]
+    shim = [glob.glob(f"{out}/**/umqtt/*.{end}", recursive=True) for end in ("o", "c.obj")]
+    # A package's own umqtt.o is the engine again.
+    shim = [path for paths in shim for path in paths if not path.endswith("/umqtt.o")]
+    if len(shim) < 2:
+        raise ValueError(f"the C shim of {out}: {shim}")
+    return f"{out}/umqtt-engine/engine.o", sorted(shim)
 
 
 def map_file(out, prog):
@@ -74,7 +78,7 @@ def measure(board):
         sizes = [int(elf.output("size", f"{path}/{fact['PROG']}").splitlines()[1].split()[0]) for path in (out, out + "-bare")]
         found["whole"] = sizes[0] - sizes[1]
     found["buffers"] = buffers(out)
-    core = elf.constant(shim[1], "umqtt_core_size")
+    core = elf.constant(*(path for path in shim if "/port." in path), "umqtt_core_size")
     found["client"] = engine_state(engine) + core - found["buffers"]
     stack = elf.Stack(engine, shim)
     for name, function in ENTRIES.items():
