@@ -86,8 +86,8 @@ ifdef QEMU
 endif
 	@echo "Built $(FIRMWARE)"
 
-# The port's own build, of the C modules in the folder MODULES.
-MODULES = $(if $(BARE),,$(CURDIR)/micropython_mod)
+# The port's own build, of the C modules in the folder MODULES; CMake wants the file (MODULES_FILE).
+MODULES = $(if $(BARE),,$(CURDIR)/micropython_mod$(MODULES_FILE))
 port:
 	+@$(MPY_MAKE) -C $(PORT_DIR) BUILD=$(OUT) $(PORT_ARGS) \
 	  USER_C_MODULES=$(MODULES) FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
@@ -125,8 +125,9 @@ test: tools ## all tests, on every board (or on BOARD)
 	@python3 tests/all.py $(TESTED) $(TESTED_NEXT:%=build/%-next/micropython)
 
 size: tools ## what the module costs on every board (or on BOARD), and whether that is within its budget
-	@for board in $(TESTED); do for bare in "" 1; do \
-	  $(MAKE) --no-print-directory BOARD=$$board BARE=$$bare firmware >&2 || exit; done; done
+	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware >&2 || exit; \
+	  [ -z "$$($(MAKE) -s --no-print-directory BOARD=$$board facts | grep '^RUNS=.')" ] || \
+	    $(MAKE) --no-print-directory BOARD=$$board BARE=1 firmware >&2 || exit; done
 	@python3 tools/size.py $(TESTED)
 
 # What board.mk says, and where the build is, for programs.

@@ -46,11 +46,14 @@ def sections(path):
     return found
 
 
-def content(path, section):
-    """Bytes of a section."""
-    dump = output("readelf", "-x", section, path)
-    words = [word for line in re.findall(r"^  0x\w+ (.{35})", dump, re.M) for word in line.split()]
-    return bytes.fromhex("".join(words))
+def constant(path, name):
+    """The number that a constant holds, which has a section of its own."""
+    for prefix in (".rodata.", ".srodata."):
+        if prefix + name in dict(sections(path)):
+            dump = output("readelf", "-x", prefix + name, path)
+            words = [word for line in re.findall(r"^  0x\w+ (.{35})", dump, re.M) for word in line.split()]
+            return int.from_bytes(bytes.fromhex("".join(words)), "little")
+    raise ValueError(f"{path} has no {name}")
 
 
 def linked_sections(map_file, path):
@@ -69,7 +72,7 @@ def flash(path, map_file=None):
     if taken is not None and not taken:
         raise ValueError(f"{path} is not in {map_file}")
     return sum(size for name, size in sections(path)
-               if taken is None or name in taken or re.match(r"\.rodata.*\.str|\.rodata\.cst", name))
+               if taken is None or name in taken or re.match(r"\.s?rodata.*\.(str|cst)", name))
 
 
 # How a function makes room on the stack: a pattern for the instruction, and the bytes it takes.
@@ -89,7 +92,7 @@ GROWTH = {
     ],
     "RISC-V": [(r"addi?\s+sp,sp,-(\d+)", lambda m: int(m[1]))],
     "Advanced Micro Devices X86-64": [
-        (r"push\s", lambda m: 8), (r"call\s", lambda m: 0), (r"sub\s+\$0x(\w+),%rsp", lambda m: int(m[1], 16)),
+        (r"push\s", lambda m: 8), (r"call\s", lambda m: 0), (r"sub\s+\$0x(\w{1,8}),%rsp", lambda m: int(m[1], 16)),
     ],
 }
 # A stack pointer that moves by a register: nothing that this could add up.

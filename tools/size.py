@@ -28,7 +28,12 @@ def facts(board):
 
 def objects(out):
     """The engine, and the C shim."""
-    return f"{out}/umqtt-engine/engine.o", [f"{out}/umqtt/modumqtt.o", f"{out}/umqtt/port.o"]
+    shim = [glob.glob(f"{out}/**/umqtt/*.{end}", recursive=True) for end in ("o", "c.obj")]
+    # A package's own umqtt.o is the engine again.
+    shim = [path for paths in shim for path in paths if not path.endswith("/umqtt.o")]
+    if len(shim) < 2:
+        raise ValueError(f"the C shim of {out}: {shim}")
+    return f"{out}/umqtt-engine/engine.o", sorted(shim)
 
 
 def map_file(out, prog):
@@ -44,7 +49,7 @@ def engine_state(engine):
     found = re.search(r"\bmov\S*\s+r0, #(\d+)", code)
     if found:
         return int(found[1])
-    found = re.search(r"\bmov\s+\$0x(\w+),%e?ax", code)
+    found = re.search(r"\bldr\s+r0, \[pc.*\n(?:.*\n)*?.*\.word\s+0x(\w+)", code) or re.search(r"\bmov\s+\$0x(\w+),%e?ax", code)
     if found:
         return int(found[1], 16)
     high = re.search(r"\blui\s+a0,0x(\w+)", code)
@@ -73,7 +78,7 @@ def measure(board):
         sizes = [int(elf.output("size", f"{path}/{fact['PROG']}").splitlines()[1].split()[0]) for path in (out, out + "-bare")]
         found["whole"] = sizes[0] - sizes[1]
     found["buffers"] = buffers(out)
-    core = int.from_bytes(elf.content(shim[1], ".rodata.umqtt_core_size"), "little")
+    core = elf.constant(*(path for path in shim if "/port." in path), "umqtt_core_size")
     found["client"] = engine_state(engine) + core - found["buffers"]
     stack = elf.Stack(engine, shim)
     for name, function in ENTRIES.items():
