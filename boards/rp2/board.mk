@@ -13,7 +13,7 @@ BUDGET    = client=1024 stack=3072
 
 # micropython.cmake looks at the environment.
 port: export UMQTT_TARGET       = thumbv6m-none-eabi
-port: export UMQTT_OPT_LEVEL    = s
+port: export UMQTT_OPT_LEVEL    = z
 port: export UMQTT_RX_BUFFER    = 2048
 port: export UMQTT_TX_BUFFER    = 2048
 port: export UMQTT_KEPT         = 16384
