@@ -26,6 +26,7 @@ sys.path.insert(0, HERE)
 
 import harness  # noqa: E402
 
+OVER_TLS = bool(os.environ.get("TLSALL"))
 BUSY = 2   # scenarios that compute: as many as the smallest machine has cores
 IDLE = 24  # scenarios that wait for time-outs
 
@@ -80,7 +81,7 @@ def evaluate(binary, code):
 def run(report, name, binary, function):
     start = time.monotonic()
     detail = ""
-    test = harness.Test(binary, function.scenario["limit"])
+    test = harness.Test(binary, function.scenario["limit"], function.scenario["over_tls"] or OVER_TLS)
     alarm = threading.Timer(function.scenario["limit"] + 1, test.abort)
     alarm.start()
     try:

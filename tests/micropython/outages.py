@@ -203,7 +203,7 @@ c.disconnect()
 def run(t, outage, doing, reconn):
     m = remembering(t)
     proxy = t._part(Proxy(t, m.port))
-    peer = t._part(Peer(t, m.port, "peer", "out/#"))
+    peer = t._part(Peer(t, m.plain, "peer", "out/#"))
     t.resolver = Resolver(t)
     mp = t.mp(SCRIPT, m.port if outage is restarted else proxy.port, HELPERS, environment=t.resolver.environment,
               SERVER="broker.test" if outage is unresolved else "127.0.0.1", KEEPALIVE=KEEPALIVE, DOING=doing, RECONN=reconn)
