@@ -269,6 +269,11 @@ class Micropython:
         """The lines of the strace log so far."""
         return open(self.strace_log).read().splitlines()
 
+    def cpu(self):
+        """Seconds that the interpreter has computed."""
+        fields = open(f"/proc/{self.pid}/stat").read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def open_files(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 

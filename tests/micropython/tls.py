@@ -7,7 +7,7 @@ import time
 import broker
 import tls
 from harness import scenario
-from outage import HELPERS
+from outage import HELPERS, threaded
 
 NAME = tls.NAME
 
@@ -49,7 +49,9 @@ def turned_away(t, b, context):
     except OSError as error:
         t.log(link.name, repr(error))
     else:
-        t.true(link.sock.recv(1) == b"", "the client goes on")
+        while link._fill(5):
+            pass
+        t.equal(link._fill(0), False, "the end of the connection")
     link.sock.close()
 
 
@@ -340,3 +342,445 @@ def a_module_that_has_wrap_socket_only(t):
     mp.expect("0", f"wrap_socket ['cert', 'do_handshake', 'key', 'server_hostname'] False {NAME} b'CERT' b'KEY'")
     served(b)
     mp.expect("0")
+
+
+# --- handshakes that fail
+
+@scenario
+def a_server_that_does_not_speak_tls(t):
+    b = t.broker()
+    rubbish = [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(4096), b"\xff" * 4096, broker.connack() * 2, b"\x16\x03\x03\xff\xff" + bytes(70000),
+               b"\x16\x03\x03\x00\x04\x02\x00\x00\x00", b"\x17\x03\x03\x00\x05abcde"]
+    mp = t.mp("""
+        for _ in range(N):
+            say("quick" if attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME}) < 2000 else "slow")
+    """, b, TRY, N=len(rubbish) + 6, NAME=NAME, CA=tls.text("ca"))
+    for raw in rubbish:
+        link = silent(t, b)
+        try:
+            link.send(raw)
+        except ConnectionError:
+            pass  # it has seen enough
+        mp.match("MQTTException -EPROTO TLS handshake failed: SSL - .* -1")
+        mp.expect("quick")
+    # closed, reset; at once, and when the client has said something
+    for end in "fin", "rst", "close":
+        for late in False, True:
+            link = b.accept()
+            link.strict = False
+            if late:
+                link._need(1, t.until(5))
+            getattr(link, end)()
+            if end == "rst" and not late:
+                mp.match(failed(CLOSED) + r"|MQTTException -ECONNRESET TCP connection failed \(errno 104\) -1")
+            else:
+                mp.expect(failed(CLOSED))
+            mp.expect("quick")
+
+
+@scenario
+def a_server_that_breaks_the_handshake_off(t):
+    # after each of the bytes of its part
+    b = t.broker()
+    cuts = [*range(1, 700, 61), 5, -1]
+    mp = t.mp("""
+        for _ in range(N):
+            attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME})
+        say("done")
+    """, b, TRY, N=2 * len(cuts), NAME=NAME, CA=tls.text("ca"))
+    for end in "fin", "rst":
+        for cut in cuts:
+            link = silent(t, b)
+            link.send(flight(link)[:cut])
+            link.taken()
+            getattr(link, end)()
+            mp.expect(failed(CLOSED))
+    mp.expect("done")
+
+
+def flight(link):
+    """What a server would answer to this client's ClientHello."""
+    server = tls.Server(link.sock, tls.context())
+    server.incoming.write(bytes(link.buffer))
+    server._step(server.tls.do_handshake)
+    return server.outgoing.read()
+
+
+@scenario
+def nothing_older_than_tls_1_1(t):
+    # mbedTLS 2.28 would; its records of one byte each would not go well with short writes
+    context = tls.context("rsa")
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1
+    b = t.broker()
+    mp = t.mp("attempt(HOST, PORT)", b, TRY)
+    turned_away(t, b, context)
+    mp.expect(failed("server speaks no later version than TLS 1.0"))
+
+
+@scenario
+def failed_handshakes_leave_no_descriptor(t):
+    b = t.broker()
+    mp = t.mp("""
+        c = MQTTClient("c", HOST, PORT, ssl=True, ssl_params={"ca": CA, "server_hostname": NAME})
+        for n in range(48):
+            outcome(c.connect)
+            if n in (7, 47):
+                gc.collect()
+                say("count")
+                hear()
+    """, b, NAME=NAME, CA=tls.text("ca"))
+    good, bad = tls.context(), tls.context("stranger")
+    counts = []
+    for n in range(48):
+        if n % 4 == 0:
+            turned_away(t, b, bad)
+        elif n % 4 == 1:
+            b.tls = good
+            link = b.welcome()
+            link.strict = False
+            b.tls = None
+        else:
+            link = silent(t, b)
+            link.rst() if n % 4 == 2 else link.fin()
+        if n in (7, 47):
+            mp.expect("count")
+            counts.append(mp.open_files())
+            mp.tell()
+    t.equal(counts[1], counts[0], "open files")
+
+
+# --- handshakes that hang
+
+def silent(t, b):
+    """Accepts, reads the ClientHello, and says nothing."""
+    link = b.accept()
+    link.strict = False
+    link._need(1, t.until(5))
+    return link
+
+
+def halfway(t, b):
+    """Answers the ClientHello by half."""
+    link = silent(t, b)
+    link.send(flight(link)[:400])
+    link.taken()
+    return link
+
+
+@scenario(idle=True)
+def a_handshake_that_hangs_ends_after_20_s(t):
+    for begin in silent, halfway:
+        b = t.broker()
+        mp = t.mp("""
+            ms = attempt(HOST, PORT)
+            say("in time" if 19500 <= ms <= 21500 else ms)
+        """, b, TRY)
+        link = begin(t, b)
+        mp.expect("MQTTException -ETIMEDOUT TLS handshake timed out -1", "in time", within=25)
+        while link._fill(2):
+            pass
+        t.equal(link._fill(0), False, "the end of the connection")
+
+
+@scenario(idle=True)
+def each_sign_of_life_in_time_but_not_the_whole(t):
+    b = t.broker()
+    mp = t.mp("say(19500 <= attempt(HOST, PORT) <= 21500)", b, TRY)
+    link = silent(t, b)
+    data = flight(link)
+    for at in range(6):
+        link.send(data[at * 20:at * 20 + 20])
+        time.sleep(3)
+    mp.expect("MQTTException -ETIMEDOUT TLS handshake timed out -1", "True", within=10)
+
+
+QUICK = '''
+def quick(f, *args, **kw):
+    """the outcome, and whether it took more than 50 ms"""
+    t0 = time.ticks_ms()
+    r = outcome(f, *args, **kw)
+    ms = time.ticks_diff(time.ticks_ms(), t0)
+    say(r if ms <= 50 else "%s after %d ms" % (r, ms))
+'''
+
+
+@scenario(idle=True, threads=True)
+def while_connect_hangs_in_the_handshake_all_else_answers(t):
+    for begin in silent, halfway:
+        for call in "close", "disconnect":
+            b = t.broker()
+            mp = t.mp(f"""
+                c = client(ssl=True)
+                end = start(clock, c.connect)
+                hear()
+                quick(c.get_mqttsta)
+                quick(c.publish, "t", "m")
+                quick(c.publish, "t", "m", qos=1)
+                quick(c.ping)
+                quick(c.check_msg)
+                quick(c.{call})
+                end()
+                quick(c.get_mqttsta)
+            """, b, QUICK)
+            link = begin(t, b)
+            mp.tell()
+            mp.expect("1", "False", "False", "None", "None")
+            lines = sorted([mp.line(), mp.line()])
+            t.equal(lines[1], "None", "what the call returns")
+            t.true(lines[0].startswith("MQTTException -103 after "), lines[0])
+            mp.expect("-1")
+            while link._fill(2):
+                pass
+            t.equal(link._fill(0), False, "the end of the connection")
+
+
+@scenario(idle=True)
+def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
+    for begin in silent, halfway:
+        b = t.broker(tls=tls.context())
+        mp, link, _ = t.connected("""
+            hear()
+            quick(c.get_mqttsta)
+            quick(c.publish, "t", "lost")
+            quick(c.publish, "t", "kept", qos=1)
+            quick(c.publish, "t", "kept too", qos=2, wait=False)
+            quick(c.ping)
+            quick(c.check_msg)
+            quick(c.subscribe, "t")
+            quick(c.disconnect)
+            quick(c.get_mqttsta)
+        """, broker=b, helpers=HELPERS + QUICK, **tls.options())
+        if not threaded(t):
+            continue
+        link.fin()
+        context, b.tls = b.tls, None
+        second = begin(t, b)
+        mp.tell()
+        mp.expect("1", "False", "False", "False", "None", "None", "OSError ENOTCONN", "None", "-1")
+        mp.finish()
+
+
+@scenario(idle=True, threads=True)
+def a_handshake_that_hangs_costs_nothing(t):
+    b = t.broker(tls=tls.context())
+    mp, link, _ = t.connected("""
+        hear()
+        c.disconnect()
+    """, broker=b, strace="poll,ppoll,read,write,recvfrom,sendto", **tls.options())
+    link.fin()
+    b.tls = None
+    second = halfway(t, b)
+    time.sleep(0.3)
+    before, cpu = len(mp.calls()), mp.cpu()
+    time.sleep(4)
+    t.between(len(mp.calls()) - before, 0, 4, "system calls in 4 s")
+    t.between(mp.cpu() - cpu, 0, 0.05, "seconds of computing in 4 s")
+    mp.tell()
+
+
+@scenario(idle=True)
+def a_reconnection_is_tried_again_after_each_failure(t):
+    b = t.broker(tls=tls.context())
+    mp, link, _ = t.connected("""
+        until_state(c, 1)
+        until_state(c, 0)
+        say(c.publish("t", "m", qos=1))
+        hear()
+        c.disconnect()
+    """, broker=b, helpers=HELPERS, **tls.options())
+    good, b.tls = b.tls, None
+    link.fin()
+    time.sleep(0.3)
+    files = mp.open_files()
+    turned_away(t, b, tls.context("stranger"))
+    link = silent(t, b)
+    link.rst()
+    link = silent(t, b)
+    link.send(b"rubbish" * 10)
+    b.tls = good
+    link = b.welcome(within=20)
+    link.send(broker.puback(link.expect_publish("t", "m", qos=1)))
+    mp.expect("True")
+    t.equal(mp.open_files(), files + 1, "open files")  # the socket
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def without_reconn_the_error_callback_is_told_in_words(t):
+    b = t.broker()
+    mp = t.mp("""
+        for n in range(4):
+            c = MQTTClient("c", HOST, PORT, reconn=False, ssl=True)
+            c.set_callback(show)
+            c.error_register_cb(lambda text: say("error", text))
+            c.connect()
+            say("connected")
+            hear()
+            until_state(c, 2, -1)
+            pause(100)
+            outcome(c.check_msg)
+            say(c.get_mqttsta())
+            tell(c.wait_msg)
+    """, b, HELPERS)
+    for how in "notify", "close", "rst", "rubbish":
+        b.tls = tls.context()
+        link = b.welcome()
+        mp.expect("connected")
+        sock = link.sock
+        if how == "rubbish":
+            sock.sock.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))
+        else:
+            getattr(sock if how == "notify" else link, how)()
+        mp.tell()
+        if how == "rubbish":
+            mp.match("error TLS failed: SSL - .*")
+            mp.expect("-1", "OSError ENOTCONN")
+        else:
+            mp.match("error server closed the connection|error connection failed \\(errno 104\\)")
+            mp.expect("2", "OSError ENOTCONN")
+        link.strict = False
+
+
+@scenario
+def ctrl_c_leaves_a_handshake_that_hangs(t):
+    for begin in silent, halfway:
+        b = t.broker()
+        mp = t.mp("""
+            c = client(ssl=True)
+            for _ in range(5):
+                try:
+                    c.connect()
+                except KeyboardInterrupt:
+                    say("interrupted", c.get_mqttsta())
+            tell(c.connect)
+            c.disconnect()
+        """, b)
+        for _ in range(5):
+            link = begin(t, b)
+            mp.asleep()
+            mp.interrupt()
+            mp.expect("interrupted -1", within=2)
+            while link._fill(2):
+                pass
+        b.tls = tls.context()
+        served(b)
+        mp.expect("0")
+
+
+# --- records
+
+STREAM = [broker.publish("t", "m" * n, qos, n if qos else None) for n, qos in ((1, 0), (2, 1), (30, 2), (300, 1))]
+
+
+@scenario
+def all_of_it_byte_by_byte(t):
+    # the handshake and what follows
+    b = t.broker(tls=tls.context("rsa"))
+    mp = t.mp("""
+        c = client(ssl=True, ssl_params={"ca": CA, "server_hostname": NAME})
+        tell(c.connect)
+        serve(c)
+        c.disconnect()
+    """, b, NAME=NAME, CA=tls.text("rsa-ca"))
+    link = b.accept(dribble=True, within=30)
+    link.expect_connect()
+    link.send(broker.connack(), within=30)
+    mp.expect("0", within=20)
+    link.send(*STREAM, broker.publish("end"), within=30)
+    for n in 1, 2, 30:
+        mp.expect(f"got b't' {(b'm' * n)!r}", within=20)
+    mp.expect("got b't' 300 bytes")
+    link.expect(broker.puback(2), broker.pubrec(30), broker.puback(300), broker.DISCONNECT)
+
+
+@scenario
+def what_came_before_the_end_is_delivered(t):
+    for end in "notify", "fin", "rst":
+        b = t.broker(tls=tls.context())
+        mp, link, _ = t.connected("""
+            hear()
+            c.wait_msg()
+            c.wait_msg()
+            tell(c.wait_msg)
+            say(c.get_mqttsta())
+        """, broker=b, reconn=False, **tls.options())
+        link.send(broker.publish("t", "1"), broker.publish("t", "2"))
+        if end == "rst":
+            link.taken()
+            mp.tell()
+            mp.expect("got b't' b'1'", "got b't' b'2'")
+            link.rst()
+        else:
+            (link.sock.notify if end == "notify" else link.fin)()
+            mp.tell()
+            mp.expect("got b't' b'1'", "got b't' b'2'")
+        mp.match("OSError (ECONNRESET|ENOTCONN)")
+        mp.expect("2")
+
+
+@scenario
+def a_record_that_was_changed_ends_the_connection(t):
+    for change in "flip", "truncate":
+        b = t.broker(tls=tls.context())
+        mp, link, _ = t.connected("""
+            try:
+                c.wait_msg()
+            except OSError as e:
+                say(words(e), e.args[1])
+            say(c.get_mqttsta())
+        """, broker=b, reconn=False, **tls.options())
+        sock = link.sock
+        sock.tls.write(broker.publish("t", "secret"))
+        record = bytearray(sock.outgoing.read())
+        if change == "flip":
+            record[-3] ^= 1
+        else:
+            record = record[:4] + bytes([record[4] - 1]) + record[5:-1]
+        sock.sock.sendall(record)
+        mp.match("OSError EPROTO TLS failed: SSL - .*")
+        mp.expect("-1")
+        link.strict = False
+
+
+def sizes(middle, width):
+    return range(max(0, middle - width), middle + width + 1)
+
+
+@scenario
+def payloads_of_every_size_around_a_record(t):
+    # of the transmit buffer, and of one, two and three records; the peer reads little at a time and the client's socket
+    # takes little, so that every write falls short
+    b = t.broker(tls=tls.context(), receive_buffer=2048)
+    ours = [n for middle in (4608, 16384, 2 * 16384, 16384 + 4608) for n in sizes(middle - 8, 12)]
+    mp, link, _ = t.connected("""
+        data = bytes([n & 255 for n in range(65536)])
+        for n, size in enumerate(SIZES):
+            if c.publish("t", data[n:n + size]) is not True:
+                say("not sent", n, size)
+        c.disconnect()
+    """, broker=b, environment=small_buffers(t), names={"SIZES": ours}, heap="8m", **tls.options())
+    data = bytes(n & 255 for n in range(65536))
+    for n, size in enumerate(ours):
+        link.expect_publish("t", data[n:n + size])
+    link.expect(broker.DISCONNECT)
+
+
+SMALL = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/socket.h>
+
+int socket(int domain, int type, int protocol) {
+    int (*real)(int, int, int) = dlsym(RTLD_NEXT, "socket");
+    int fd = real(domain, type, protocol), size = 1;
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    return fd;
+}
+"""
+
+
+def small_buffers(t):
+    """The environment of a script whose sockets take hardly anything at a time."""
+    return {"LD_PRELOAD": library("small", SMALL)}
