@@ -38,13 +38,24 @@ MPY_DIR   := $(CURDIR)/build/micropython-$(MPY_VERSION)
 FETCH_MPY := $(MPY_DIR)
 endif
 
+# lwIP's source, for a board that wants it (SOURCES): MicroPython's own, or else a Debian source package, which comes to lie
+# beside it, for MicroPython's tree is not ours to write to.
+LWIP_VERSION ?= 2.2.1+dfsg
+LWIP_SUITE   ?= trixie
+ifneq ($(filter lwip,$(SOURCES)),)
+ifeq ($(wildcard $(MPY_DIR)/lib/lwip/src/core),)
+LWIP       := $(CURDIR)/build/lwip-$(LWIP_VERSION)
+FETCH_LWIP := $(LWIP)/lib/lwip
+endif
+endif
+
 MPY_CROSS := $(CURDIR)/build/mpy-cross
 
 # Debian packages, as tools/need knows them: for the board, for the fetching, for the goal.
 NEEDED = gcc libc6-dev python3 $(NEEDS) \
-	$(if $(FETCH_MPY),$(if $(wildcard $(FETCH_MPY)),,dpkg-dev xz-utils)) \
+	$(foreach source,$(FETCH_MPY) $(FETCH_LWIP),$(if $(wildcard $(source)),,dpkg-dev xz-utils)) \
 	$(if $(filter demo repl test,$(MAKECMDGOALS)),mosquitto) \
-	$(if $(filter test,$(MAKECMDGOALS)),strace)
+	$(if $(filter test,$(MAKECMDGOALS)),openssl strace)
 
 # $(call start-over,DIRECTORY,ORIGIN): MicroPython's makefiles do not notice that another source tree or other
 # options came in, so a directory that was not built from ORIGIN is emptied.
@@ -54,11 +65,16 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 .DEFAULT_GOAL := firmware
 .PHONY: firmware demo repl test clean help mpy-cross tools
 
-firmware: mpy-cross ## build build/BOARD/ (the default)
+firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
 	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
 	+@$(MPY_MAKE) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
 	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
 	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
+ifdef QEMU
+	@printf '#!/bin/sh\n# Runs the firmware, with its console on the standard input and output.\nexec %s "$$@"\n' \
+	  '$(QEMU) -display none -monitor none -serial stdio -semihosting -kernel "$$(dirname "$$0")/$(PROG)"' >$(OUT)/run
+	@chmod +x $(OUT)/run
+endif
 	@echo "Built $(FIRMWARE)"
 
 mpy-cross: tools | $(FETCH_MPY)
@@ -67,7 +83,13 @@ mpy-cross: tools | $(FETCH_MPY)
 
 ifdef FETCH_MPY
 $(FETCH_MPY):
-	@tools/fetch-micropython $(MPY_VERSION) $(MPY_SUITE) $@
+	@tools/fetch-source micropython $(MPY_VERSION) $(MPY_SUITE) $@
+endif
+
+ifdef FETCH_LWIP
+$(FETCH_LWIP): | tools
+	@mkdir -p $(@D)
+	@tools/fetch-source lwip $(LWIP_VERSION) $(LWIP_SUITE) $@
 endif
 
 tools:

@@ -339,6 +339,7 @@ class Link:
             if time.monotonic() > until:
                 self.trace.fail(f"{self.name}: the client's kernel has no room")
             time.sleep(0.0002)
+        time.sleep(self.trace.target.LATENCY)
 
     def _queued(self, read=True):
         here, there = self.sock.getsockname(), self.sock.getpeername()

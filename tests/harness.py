@@ -5,6 +5,7 @@ the broker, and checks the lines that the script prints. It passes when it check
 with exit code 0, and neither a printed line nor a byte on a connection was left that nobody asked for.
 """
 
+import functools
 import os
 import re
 import select
@@ -24,11 +25,13 @@ class Failure(AssertionError):
     pass
 
 
-def scenario(function=None, *, threads=False, idle=False, alone=False, over_tls=False, limit=60):
-    """threads: needs `_thread`. idle: mostly waits, so it runs beside the others. alone: measures, so nothing runs
-    beside it. limit: seconds in all."""
+def scenario(function=None, *, threads=False, unix=False, tcp=False, idle=False, alone=False, limit=60):
+    """threads: needs `_thread`. unix: needs what a board has not, such as strace, or a heap of its choice. tcp: makes no
+    sense over TLS. idle: mostly waits, so it runs beside the others. alone: measures, so nothing runs beside it. limit:
+    seconds in all."""
     def mark(function):
-        function.scenario = {"threads": threads, "idle": idle, "alone": alone, "over_tls": over_tls, "limit": limit}
+        function.scenario = {"threads": threads, "unix": unix, "tcp": tcp, "idle": idle, "alone": alone,
+                             "over_tls": False, "limit": limit}
         return function
     return mark(function) if function else mark
 
@@ -36,7 +39,6 @@ def scenario(function=None, *, threads=False, idle=False, alone=False, over_tls=
 PRELUDE = r'''
 import errno, gc, sys, time
 from umqtt import MQTTClient, MQTTException
-HOST = "127.0.0.1"
 if TLS:  # the scenario is run over TLS
     _MQTTClient = MQTTClient
     def MQTTClient(*args, **kw):
@@ -120,6 +122,11 @@ def client(**kw):
 class Micropython:
     """A running script. Its standard output and error come as one stream of lines, in their order."""
 
+    UNIX = True
+    HOST = "127.0.0.1"  # where the brokers are
+    NETWORK = ""  # what it takes before there is a network
+    LATENCY = 0  # seconds that a byte may take from here to the script's socket
+
     def __init__(self, trace, binary, script, directory, heap=None, strace=None, environment=None, name="mp"):
         self.trace, self.name = trace, name
         path = os.path.join(directory, f"{name}.py")
@@ -143,13 +150,19 @@ class Micropython:
             return self.process.pid
         return int(open(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read().split()[0])
 
+    def more(self, seconds):
+        """What it prints within that time; None: nothing yet, b"": nothing any more."""
+        if not select.select([self.output], [], [], seconds)[0]:
+            return None
+        return os.read(self.output, 1 << 16)
+
     def line(self, within=10):
         """The next line; None when the output has ended."""
         until = self.trace.until(within)
         while b"\n" not in self.buffer:
-            if not select.select([self.output], [], [], max(0, until - time.monotonic()))[0]:
+            data = self.more(max(0, until - time.monotonic()))
+            if data is None:
                 self.trace.fail(f"{self.name}: no (whole) line in time {self.buffer or ''}")
-            data = os.read(self.output, 1 << 16)
             if not data:
                 rest, self.buffer = self.buffer, b""
                 if rest:
@@ -190,6 +203,11 @@ class Micropython:
                 return before
             before.append(line)
 
+    def until_end(self, within=10):
+        """Reads lines up to the end of the output."""
+        while self.line(within) is not None:
+            pass
+
     def took(self, want, low, high, within=40):
         """The next line comes from `clock`: this outcome, after so many ms (inclusive)."""
         found = self.match(f"({want}) after ([0-9]+) ms", within)
@@ -200,7 +218,9 @@ class Micropython:
 
     def silent(self, ms):
         """For that time the script prints nothing, and does not end."""
-        if self.buffer or select.select([self.output], [], [], ms / 1000)[0]:
+        more = None if self.buffer else self.more(ms / 1000)
+        if self.buffer or more is not None:
+            self.buffer += more or b""
             self.trace.fail(f"{self.name}: expected silence, but: {self.line()}")
         self.trace.checked()
 
@@ -224,10 +244,7 @@ class Micropython:
         if got is None:
             return f"\n  exit code {self.process.poll()}"
         until = time.monotonic() + 0.3
-        while select.select([self.output], [], [], max(0, until - time.monotonic()))[0]:
-            data = os.read(self.output, 1 << 16)
-            if not data:
-                break
+        while data := self.more(max(0, until - time.monotonic())):
             self.buffer += data
         return "\n  followed by\n" + textwrap.indent(self.buffer.decode(errors="replace"), "    ") if self.buffer else ""
 
@@ -256,14 +273,24 @@ class Micropython:
         line = self.line(within)
         if line is not None:
             self.trace.fail(f"{self.name}: an unexpected line\n    {line}{self._rest(line)}")
+        self.ends_with(0, within)
+
+    def ends_with(self, code, within=10):
+        """The output has ended; so does the script, with this exit code."""
         self.finished = True
-        try:
-            code = self.process.wait(within)
-        except subprocess.TimeoutExpired:
+        got = self.exit_code(within)
+        if got is None:
             self.trace.fail(f"{self.name}: closed its output and does not end")
-        if code:
-            self.trace.fail(f"{self.name}: exit code {code}")
+        if got != code:
+            self.trace.fail(f"{self.name}: exit code {got}")
         self.trace.checked()
+
+    def exit_code(self, within):
+        """None: it has not ended."""
+        try:
+            return self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            return None
 
     def calls(self):
         """The lines of the strace log so far."""
@@ -354,11 +381,28 @@ class Mosquitto:
         self.log.close()
 
 
+@functools.cache
+def has(binary, target, module):
+    """Whether the binary has this module."""
+    return evaluate(binary, target, f"import {module}")[0]
+
+
+def evaluate(binary, target, script):
+    """Whether a script runs through, and what it prints."""
+    test = Test(binary, 30, target)
+    try:
+        script = test.mp(script, bare=True)
+        printed = list(iter(script.line, None))
+        return script.exit_code(10) == 0, "\n".join(printed)
+    finally:
+        test.close()
+
+
 class Test:
     """One run of one scenario on one binary; `t` in the scenarios. Also the trace that its parts write to."""
 
-    def __init__(self, binary, limit, over_tls=False):
-        self.binary = os.path.abspath(binary)
+    def __init__(self, binary, limit, target=Micropython, over_tls=False):
+        self.binary, self.target = os.path.abspath(binary), target
         self.over_tls = over_tls  # all connections but those that a scenario says something else of
         self.start = time.monotonic()
         self.deadline = self.start + limit
@@ -389,10 +433,11 @@ class Test:
         """Starts a script, below the prelude and the helpers unless `bare`; `names` become its globals."""
         if isinstance(port, (scripted.Broker, scripted.BlackHole, Mosquitto)):
             port = port.port
-        head = "".join(f"{name} = {value!r}\n" for name, value in {"PORT": port, "TLS": tls.options() if self.over_tls else {}, **names}.items())
-        script = ("" if bare else head + PRELUDE + helpers) + textwrap.dedent(script)
+        names = {"HOST": self.target.HOST, "PORT": port, "TLS": tls.options() if self.over_tls else {}, **names}
+        head = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        script = ("" if bare else head + self.target.NETWORK + PRELUDE + helpers) + textwrap.dedent(script)
         count = sum(isinstance(part, Micropython) for part in self.parts)
-        return self._part(Micropython(self, self.binary, script, self.directory, heap, strace, environment,
+        return self._part(self.target(self, self.binary, script, self.directory, heap, strace, environment,
                                       f"mp{count + 1 if count else ''}"))
 
     def broker(self, **options):
@@ -424,6 +469,10 @@ class Test:
         link = broker.welcome(session=session, clean=clean, **fields)
         mp.expect("connected")
         return mp, link, broker
+
+    def has(self, module):
+        """Whether the binary has it."""
+        return has(self.binary, self.target, module)
 
     # checks
 

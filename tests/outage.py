@@ -2,6 +2,7 @@
 and a resolver that fails and hangs."""
 
 import atexit
+import functools
 import os
 import select
 import socket
@@ -358,32 +359,39 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     }
 }
 """
-_library = None
 _library_lock = threading.Lock()
 
 
-def _resolver_library():
-    global _library
+@functools.cache
+def _folder():
+    folder = tempfile.TemporaryDirectory(prefix="umqtt-test-")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def library(name, text):
+    """A library to be preloaded, made once a run."""
     with _library_lock:
-        if not _library:
-            folder = tempfile.TemporaryDirectory(prefix="umqtt-test-")
-            atexit.register(folder.cleanup)
-            source, library = os.path.join(folder.name, "resolver.c"), os.path.join(folder.name, "resolver.so")
-            with open(source, "w") as file:
-                file.write(RESOLVER)
-            subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-            _library = library
-        return _library
+        path = os.path.join(_folder(), f"{name}.so")
+        if not os.path.exists(path):
+            with open(os.path.join(_folder(), f"{name}.c"), "w") as file:
+                file.write(text)
+            subprocess.run(["gcc", "-shared", "-fPIC", "-o", path, file.name, "-ldl"], check=True)
+        return path
 
 
 class Resolver:
     """Answers for the name `broker.test`, in scripts that run with `environment`: an address, "gone", or "hang" until there is
-    another answer."""
+    another answer. On a board it is a name server."""
 
     def __init__(self, t, answer="127.0.0.1"):
         self.file, self.log = os.path.join(t.directory, "resolver"), os.path.join(t.directory, "resolver.log")
-        self.environment = {"LD_PRELOAD": _resolver_library(), "RESOLVER": self.file, "RESOLVER_LOG": self.log}
         self.answer(answer)
+        if t.target.UNIX:
+            self.environment = {"LD_PRELOAD": library("resolver", RESOLVER), "RESOLVER": self.file, "RESOLVER_LOG": self.log}
+        else:
+            self.environment = {"DNS": "of this machine"}
+            t._part(NameServer(t, self))
 
     def answer(self, answer):
         with open(self.file + ".new", "w") as file:
@@ -393,6 +401,48 @@ class Resolver:
     def asked(self):
         """How many times so far."""
         return os.path.getsize(self.log) if os.path.exists(self.log) else 0
+
+
+class NameServer:
+    """The resolver of boards: port 53 of the loopback, for which it waits its turn."""
+
+    def __init__(self, t, resolver):
+        self.resolver, self.host = resolver, t.target.HOST
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        eventually(t, self._bind, "127.0.0.1:53 is taken", 30)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _bind(self):
+        try:
+            self.sock.bind(("127.0.0.1", 53))
+            return True
+        except PermissionError:
+            raise
+        except OSError:
+            return False
+
+    def _run(self):
+        while True:
+            query, client = self.sock.recvfrom(512)
+            if not query:
+                return
+            with open(self.resolver.file) as file:
+                answer = file.read()
+            with open(self.resolver.log, "a") as log:
+                log.write("?")
+            if answer == "gone":
+                self.sock.sendto(query[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + query[12:], client)
+            elif answer != "hang":
+                address = self.host if answer == "127.0.0.1" else answer
+                # The name is the question's, the class IN, and it may be kept for 0 s.
+                record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton(address)
+                self.sock.sendto(query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + query[12:] + record, client)
+
+    def close(self):
+        self.sock.sendto(b"", ("127.0.0.1", 53))
+        self.thread.join()
+        self.sock.close()
 
 
 class BlackHole:
@@ -434,11 +484,11 @@ def eventually(t, condition, what, within=2):
     t.checked()
 
 
-_threaded = {}
-
-
 def threaded(t):
     """Whether the binary has threads."""
-    if t.binary not in _threaded:
-        _threaded[t.binary] = not subprocess.run([t.binary, "-c", "import _thread"], capture_output=True).returncode
-    return _threaded[t.binary]
+    return t.has("_thread")
+
+
+def tick(t):
+    """Seconds that may pass before the internal thread looks at the socket: 0.5 where nothing can wait for one."""
+    return 0 if b"eventfd" in open(t.binary, "rb").read() or not threaded(t) else 0.5

@@ -19,6 +19,11 @@
 #define MP_ECONNRESET (104)
 #endif
 
+// Before 1.22.
+#if !defined(MICROPY_VERSION_MINOR) || (MICROPY_VERSION_MAJOR == 1 && MICROPY_VERSION_MINOR < 22)
+#define mp_event_wait_ms(ms) mp_hal_delay_ms(ms)
+#endif
+
 // Before 1.26.
 #ifndef MP_NORETURN
 #define MP_NORETURN NORETURN

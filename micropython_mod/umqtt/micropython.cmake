@@ -15,10 +15,8 @@ find_program(CARGO cargo PATHS $ENV{HOME}/.cargo/bin REQUIRED)
 get_filename_component(UMQTT_ROOT ${CMAKE_CURRENT_LIST_DIR}/../.. ABSOLUTE)
 set(UMQTT_BUILD ${CMAKE_BINARY_DIR}/umqtt-engine)
 set(UMQTT_LIB ${UMQTT_BUILD}/release/libumqtt.a)
-set(UMQTT_ARGUMENTS)
 if(UMQTT_TARGET)
     set(UMQTT_LIB ${UMQTT_BUILD}/${UMQTT_TARGET}/release/libumqtt.a)
-    set(UMQTT_ARGUMENTS --target ${UMQTT_TARGET})
 endif()
 
 set(UMQTT_ENVIRONMENT)
@@ -35,8 +33,8 @@ separate_arguments(UMQTT_MORE UNIX_COMMAND "${UMQTT_CARGO_FLAGS}")
 # Always run: cargo decides what is stale, and leaves an archive alone that has not changed.
 add_custom_target(umqtt_cargo
     COMMAND ${CMAKE_COMMAND} -E env ${UMQTT_ENVIRONMENT}
-        ${CARGO} rustc --quiet --lib --release --crate-type staticlib --features archive
-        --target-dir ${UMQTT_BUILD} ${UMQTT_ARGUMENTS} ${UMQTT_MORE}
+        CARGO=${CARGO} ${UMQTT_ROOT}/tools/cargo-for "${UMQTT_TARGET}"
+        rustc --quiet --lib --release --crate-type staticlib --features archive --target-dir ${UMQTT_BUILD} ${UMQTT_MORE}
     WORKING_DIRECTORY ${UMQTT_ROOT}
     BYPRODUCTS ${UMQTT_LIB}
     COMMENT "CARGO ${UMQTT_LIB}"

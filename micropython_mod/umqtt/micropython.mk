@@ -4,7 +4,8 @@
 # of it joins the port's objects, because ports differ in where they let a library into the link (some nowhere).
 #
 # What may be set, in the environment or on make's command line:
-#   UMQTT_TARGET      Rust's name for the machine, such as thumbv7m-none-eabi; the one that this runs on, if not set
+#   UMQTT_TARGET      Rust's name for the machine, such as thumbv7m-none-eabi; the one that this runs on, if not set.
+#                     tools/cargo-for finds a toolchain for it
 #   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); s is for small flash
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
@@ -36,14 +37,15 @@ $(UMQTT_LIB): FORCE
 	+$(Q)cd $(UMQTT_ROOT) && \
 	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT,$(if $($(name)),$(name)='$($(name))')) \
 	  $(if $(UMQTT_OPT_LEVEL),CARGO_PROFILE_RELEASE_OPT_LEVEL='$(UMQTT_OPT_LEVEL)') \
-	  $(CARGO) rustc --quiet --lib --release --crate-type staticlib --features archive --target-dir $(UMQTT_BUILD) \
-	  $(if $(UMQTT_TARGET),--target $(UMQTT_TARGET)) $(UMQTT_CARGO_FLAGS)
+	  CARGO='$(CARGO)' tools/cargo-for '$(UMQTT_TARGET)' rustc --quiet --lib --release --crate-type staticlib \
+	  --features archive --target-dir $(UMQTT_BUILD) $(UMQTT_CARGO_FLAGS)
 
-# Our entry points, and what they need of Rust's own libraries; the rest of the archive stays behind.
+# The entry points in umqtt.h, and what they need of Rust's own libraries; the rest of the archive stays behind. The flags
+# that choose the machine choose the linker's format as well.
 $(UMQTT_OBJ): $(UMQTT_LIB)
 	$(ECHO) "LINK $@"
-	$(Q)$(CC) -r -nostdlib -o $@ $< \
-	  $$($(CROSS_COMPILE)nm -g --defined-only $< 2>/dev/null | sed -n 's/.* T \(umqtt_\)/-Wl,-u,\1/p')
+	$(Q)$(CC) $(filter -m%,$(CFLAGS)) -r -nostdlib -o $@ $< \
+	  $$(sed -n 's/.*\<\(umqtt_[a-z0-9_]*\)(.*/-Wl,-u,\1/p' $(UMQTT_MOD_DIR)/umqtt.h)
 
 PY_O += $(UMQTT_OBJ)
 # MicroPython before 1.20 sets PY_O anew after this; a program's link takes what the program depends on.

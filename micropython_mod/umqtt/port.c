@@ -24,7 +24,9 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
+#endif
 
+#ifdef __linux__
 // The prebuilt core library for a host refers to it; nothing unwinds.
 __attribute__((weak)) void rust_eh_personality(void) {
 }
@@ -74,7 +76,7 @@ static void handle_sigint(int signum) {
 
 #endif
 
-#if UMQTT_LINUX
+#ifdef __linux__
 // The linker puts this function in the place of MicroPython's: see micropython.mk.
 void __real_mp_hal_set_interrupt_char(char c);
 void __wrap_mp_hal_set_interrupt_char(char c);
@@ -176,6 +178,9 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     frame->link = NULL;
     frame->registered = false;
     frame->internal = false;
+    #if !UMQTT_LINUX
+    frame->tick = 1;
+    #endif
     #if UMQTT_LINUX
     frame->main_thread = is_main_thread();
     #endif
@@ -341,18 +346,26 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
     #endif
 }
 #else
-// Longest time between two looks at the socket, and at what other threads have changed: for a call,
-// and for an internal thread.
+// Longest time between two looks at the socket, and at what other threads have changed: for a call, and for an internal
+// thread that does not connect.
 #define TICK_MS (10)
 #define IDLE_TICK_MS (500)
 
 static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
-    uint32_t left = frame->internal ? IDLE_TICK_MS : TICK_MS;
-    if (timeout >= 0 && (uint32_t)timeout < left) {
-        left = timeout;
+    uint32_t longest = frame->internal && !frame->connecting ? IDLE_TICK_MS : TICK_MS;
+    uint32_t tick = MIN(frame->tick, longest);
+    // An answer comes soon, or late.
+    frame->tick = MIN(2 * tick, longest);
+    if (timeout >= 0 && (uint32_t)timeout < tick) {
+        tick = timeout;
     }
-    if (left > 0 && (events == 0 || stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
-        mp_hal_delay_ms(left);
+    if (tick > 0 && (events == 0 || stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
+        #if MICROPY_PY_THREAD
+        mp_hal_delay_ms(tick);
+        #else
+        // It ends early with any event of the port's: the socket's may be among them.
+        mp_event_wait_ms(tick);
+        #endif
     }
 }
 #endif
@@ -367,6 +380,9 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
         if (socket != NULL) {
             set_waiting_for(frame, socket);
         }
+        #if !UMQTT_LINUX
+        frame->connecting = socket != NULL;
+        #endif
         wait_for_events(frame, (readable ? frame->read_wants : 0) | (writable ? frame->write_wants : 0), timeout);
         mp_handle_pending(true);
         nlr_pop();
@@ -438,7 +454,12 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
     return NULL;
 }
 
+static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
+
 static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
+    #if !UMQTT_LINUX
+    bool writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) & MP_STREAM_POLL_WR;
+    #endif
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         umqtt_link_connect(link, *address_of(frame));
@@ -449,8 +470,20 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
     switch (error) {
         case MP_EISCONN:
             return 0;
-        case MP_EINPROGRESS:
+        #if !UMQTT_LINUX
+        // lwIP says this also of a connection that is made, and whose other end has closed since.
         case MP_EALREADY:
+            return writable ? 0 : MP_EAGAIN;
+        // lwIP has let go of an attempt that failed; a read still tells why.
+        case MP_EBADF: {
+            uint8_t byte;
+            error = -port_receive(frame, link, &byte, sizeof(byte));
+            return error == MP_ECONNRESET ? MP_ECONNREFUSED : error == MP_ECONNABORTED ? MP_ETIMEDOUT : error;
+        }
+        #else
+        case MP_EALREADY:
+        #endif
+        case MP_EINPROGRESS:
             return MP_EAGAIN;
         default:
             return error;
@@ -491,6 +524,12 @@ static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
 static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     umqtt_frame_t *frame = frame_of(call);
     umqtt_link_t *link = socket;
+    #if !UMQTT_LINUX
+    frame->tick = 1;
+    #endif
+    #if !UMQTT_TLS
+    return connect_tcp(frame, link);
+    #else
     if (link->tls == MP_OBJ_NULL) {
         int error = connect_tcp(frame, link);
         if (error != 0 || frame->core->tls.context == MP_OBJ_NULL) {
@@ -508,6 +547,7 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     unlock_tls(frame);
     int error = caught_tls(frame, link, nlr.ret_val);
     return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
+    #endif
 }
 
 static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
@@ -715,6 +755,9 @@ static mp_obj_t run_thread(mp_obj_t core_in, mp_obj_t thread) {
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
     frame.internal = true;
+    #if !UMQTT_LINUX
+    frame.tick = IDLE_TICK_MS;
+    #endif
     umqtt_run(umqtt_engine(core), &frame, MP_OBJ_SMALL_INT_VALUE(thread));
     port_lock(&frame);
     bool last = --core->threads == 0 && core->dropped;

@@ -94,6 +94,9 @@ typedef struct _umqtt_frame_t {
     int fd;
     #else
     mp_obj_t waiting_for;
+    bool connecting;
+    // Milliseconds to sleep before the next look at it.
+    uint16_t tick;
     #endif
     uint8_t read_wants;
     uint8_t write_wants;

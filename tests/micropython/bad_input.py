@@ -297,8 +297,8 @@ def one_too_large_for_any_heap_is_skipped_too(t):
     link.fin()
     before = mp.until("OSError.*")
     t.true(any(line.startswith("Traceback") for line in before), "a traceback")
-    t.equal(mp.process.wait(10), 1, "exit code")
-    mp.finished = True
+    mp.until_end()
+    mp.ends_with(1)
 
 
 @scenario

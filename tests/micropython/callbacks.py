@@ -180,7 +180,7 @@ def disconnect_in_the_callback_of_every_qos(t):
         link.expect_end()
 
 
-@scenario
+@scenario(unix=True)
 def what_disconnect_drops_leaves_room_for_new_messages(t):
     # 40 KiB of messages wait while the callback of the first one disconnects; the third time they fit as they did at first
     b = t.broker()
@@ -247,7 +247,7 @@ def the_callback_may_be_changed_in_the_callback(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def a_flood_with_publish_in_the_callback(t):
     # 900 messages as fast as the client takes them, each answered with QoS 1 from within the callback
     mp, link, _ = t.connected("""

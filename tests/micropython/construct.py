@@ -6,7 +6,7 @@ import broker
 from harness import scenario
 
 
-@scenario
+@scenario(tcp=True)
 def positional_in_the_documented_order(t):
     b = t.broker()
     mp = t.mp("""
@@ -19,7 +19,7 @@ def positional_in_the_documented_order(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(tcp=True)
 def by_keyword_in_any_order(t):
     b = t.broker()
     mp = t.mp("""
@@ -33,7 +33,7 @@ def by_keyword_in_any_order(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True, tcp=True)
 def defaults(t):
     # port 0 means 1883: on a loopback address that nobody else uses
     host = f"127.{random.randint(2, 250)}.{random.randint(2, 250)}.{random.randint(2, 250)}"
@@ -53,7 +53,7 @@ def defaults(t):
 def bytes_for_every_text(t):
     b = t.broker()
     mp = t.mp("""
-        c = MQTTClient(b"id", b"127.0.0.1", PORT, b"user", b"\\x00\\xff\\xfe")
+        c = MQTTClient(b"id", HOST.encode(), PORT, b"user", b"\\x00\\xff\\xfe")
         tell(c.connect)
         c.disconnect()
     """, b)
@@ -91,7 +91,7 @@ def none_and_empty_credentials_are_absent(t):
         link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def extremes_that_are_allowed(t):
     b = t.broker()
     mp = t.mp("""
@@ -155,7 +155,7 @@ ValueError ipvtype    ipvtype=-1
 """
 
 
-@scenario
+@scenario(unix=True)
 def wrong_values_raise_at_once_and_name_the_parameter(t):
     cases = [line.split(None, 2) for line in WRONG.strip().splitlines()]
     script = "good = dict(client_id='c', server=HOST, port=1)\n"
@@ -180,7 +180,7 @@ def missing_and_unknown_parameters(t):
         mp.match("TypeError .*")
 
 
-@scenario
+@scenario(tcp=True)
 def ssl_params_may_be_a_dict_or_text(t):
     mp = t.mp("""
         for value in {}, "text", b"text":
@@ -189,7 +189,7 @@ def ssl_params_may_be_a_dict_or_text(t):
     mp.expect(*["'fine'"] * 3)
 
 
-@scenario
+@scenario(unix=True)
 def ipv6(t):
     b = t.broker(host="::1")
     mp = t.mp("""
@@ -202,7 +202,7 @@ def ipv6(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def ipv4_is_asked_for_by_default(t):
     b = t.broker()
     mp = t.mp("""

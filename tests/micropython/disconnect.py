@@ -238,7 +238,7 @@ def state_after_a_broken_peer(t):
     mp.expect("-1")
 
 
-@scenario
+@scenario(unix=True)
 def asking_for_the_state_does_no_io(t):
     mp, link, _ = t.connected("""
         say("begin")

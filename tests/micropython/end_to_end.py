@@ -29,7 +29,7 @@ def publish_and_receive_in_every_qos(t):
     mp.expect("True", "True", "got b'loop/0' b'end'")
 
 
-@scenario
+@scenario(unix=True)
 def another_client_sees_what_was_published(t):
     m = t.mosquitto()
     peer = m.peer("peer", "#")
@@ -192,7 +192,7 @@ def a_thousand_of_each_qos_through_the_broker(t):
     mp.expect("0 3000", within=40)
 
 
-@scenario
+@scenario(unix=True)
 def large_messages_through_the_broker(t):
     m = t.mosquitto()
     mp = t.mp("""

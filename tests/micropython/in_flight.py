@@ -341,7 +341,7 @@ def more_than_is_kept_ends_the_wait_early(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def one_message_larger_than_what_is_kept(t):
     mp, link, _ = t.connected("""
         clock(c.publish, "t", "m", qos=1)

@@ -192,7 +192,7 @@ def in_publish_with_a_full_socket(t):
     works_on(mp, link, first_seen=True)
 
 
-@scenario
+@scenario(unix=True)
 def in_publish_with_half_a_large_message_sent(t):
     for kind, qos in ("bytes", 0), ("bytes", 1), ("bytearray", 0), ("bytearray", 1):
         mp, link = connected(t, f"""
@@ -221,7 +221,7 @@ def in_publish_with_half_a_large_message_sent(t):
         mp.finish()
 
 
-@scenario
+@scenario(unix=True)
 def in_connect(t):
     b = t.broker()
     mp = t.mp("""

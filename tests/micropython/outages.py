@@ -204,9 +204,11 @@ def run(t, outage, doing, reconn):
     m = remembering(t)
     proxy = t._part(Proxy(t, m.port))
     peer = t._part(Peer(t, m.plain, "peer", "out/#"))
-    t.resolver = Resolver(t)
-    mp = t.mp(SCRIPT, m.port if outage is restarted else proxy.port, HELPERS, environment=t.resolver.environment,
-              SERVER="broker.test" if outage is unresolved else "127.0.0.1", KEEPALIVE=KEEPALIVE, DOING=doing, RECONN=reconn)
+    server, options = t.target.HOST, {}
+    if outage is unresolved:
+        t.resolver = Resolver(t)
+        server, options = "broker.test", {"environment": t.resolver.environment}
+    mp = t.mp(SCRIPT, m.port if outage is restarted else proxy.port, HELPERS, **options, SERVER=server, KEEPALIVE=KEEPALIVE, DOING=doing, RECONN=reconn)
     mp.expect("doing")
     want = []
 
@@ -268,7 +270,7 @@ def combination(outage, doing, reconn):
     def test(t):
         run(t, outage, doing, reconn)
     # Without threads nobody serves a script that does nothing.
-    return scenario(test, idle=True, limit=60, threads=doing in ("nothing", "wait"))
+    return scenario(test, idle=True, limit=60, threads=doing in ("nothing", "wait"), unix=outage is unresolved)
 
 
 for _outage in OUTAGES:

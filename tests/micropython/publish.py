@@ -7,7 +7,7 @@ from harness import scenario
 EDGES = [0, 1, 32, 122, 123, 255, 256, 4096, 16383 - 5, 16384 - 5, 65535, 65536, 1 << 20, 2097151 - 5, 2097152 - 5]
 
 
-@scenario
+@scenario(unix=True)
 def qos0_in_every_size(t):
     mp, link, _ = t.connected("""
         for n in SIZES:
@@ -20,7 +20,7 @@ def qos0_in_every_size(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def qos1_in_every_size(t):
     sizes = [n - 2 if n > 100 else n for n in EDGES]
     mp, link, _ = t.connected("""
@@ -35,7 +35,7 @@ def qos1_in_every_size(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def qos2_in_every_size(t):
     sizes = [n - 2 if n > 100 else n for n in EDGES]
     mp, link, _ = t.connected("""
@@ -255,7 +255,7 @@ def writes(calls, topic):
     return [line for line in calls if topic in line and not line.rsplit("=", 1)[1].strip().startswith("-1")]
 
 
-@scenario
+@scenario(unix=True, tcp=True)
 def qos0_is_one_write(t):
     sizes = [0, 1, 32, 200]
     mp, link, _ = t.connected("""
@@ -297,7 +297,7 @@ def qos0_allocates_nothing(t):
         mp.finish()
 
 
-@scenario(limit=120)
+@scenario(limit=120, unix=True)
 def packet_ids_wrap_without_touching_one_in_flight(t):
     mp, link, _ = t.connected("""
         c.publish("stays", "m", qos=1, wait=False)

@@ -3,14 +3,14 @@
 from harness import scenario
 
 
-@scenario
+@scenario(tcp=True)
 def the_example_of_the_documentation(t):
     m = t.mosquitto()
     mp = t.mp("""
         from umqtt import MQTTClient
 
         CLIENT_ID = b'umqtt_client'
-        SERVER = b'127.0.0.1'
+        SERVER = HOST.encode()
         TOPIC = b'public/TEST/quecpython'
         state = 0
 
@@ -33,17 +33,17 @@ def the_example_of_the_documentation(t):
                 break
         c.disconnect()
     """, m)
-    mp.expect("Connected to b'127.0.0.1', subscribed to b'public/TEST/quecpython' topic",
+    mp.expect(f"Connected to {t.target.HOST.encode()}, subscribed to b'public/TEST/quecpython' topic",
               "Publish topic: b'public/TEST/quecpython', message: my name is Quecpython!",
               "Subscribe Recv: Topic=public/TEST/quecpython,Msg=my name is Quecpython!")
 
 
-@scenario
+@scenario(tcp=True)
 def positional_arguments_and_a_qos_in_the_place_of_retain(t):
     m = t.mosquitto()
     mp = t.mp("""
         from usr.umqtt import MQTTClient
-        c = MQTTClient("dev", "127.0.0.1", PORT, "user", "password", keepalive=300)
+        c = MQTTClient("dev", HOST, PORT, "user", "password", keepalive=300)
         c.set_callback(lambda topic, msg: print(topic, msg))
         c.error_register_cb(lambda text: print(text))
         c.set_last_will("last", "will", False, 1)

@@ -6,7 +6,7 @@ import time
 
 import broker
 from harness import scenario
-from outage import HELPERS, BlackHole, Resolver, eventually, tasks, threaded
+from outage import HELPERS, BlackHole, Resolver, eventually, tasks, threaded, tick
 
 
 def connected(t, script, **options):
@@ -37,7 +37,7 @@ def first_attempt(t, end, script=REST, prepare=None, ended=True):
     if ended:
         link.expect_end(within=0.7)  # at once, not with the next attempt
     link = b.welcome(session=True, keepalive=0)
-    t.between(time.monotonic() - since, 0.74, 1.5, "seconds to the first attempt")
+    t.between(time.monotonic() - since, 0.74, 1.5 + tick(t), "seconds to the first attempt")
     return mp, link
 
 
@@ -113,7 +113,7 @@ def kicked(t, kick):
     link.expect_end()
     for low, high in STEPS:
         link = b.accept()
-        t.between(time.monotonic() - since, low, high, "seconds to the next attempt")
+        t.between(time.monotonic() - since, low, high + tick(t), "seconds to the next attempt")
         link.expect_connect(keepalive=0)
         kick(link)
         since = time.monotonic()
@@ -167,7 +167,7 @@ def a_link_that_held_starts_the_delays_anew(t):
         since = time.monotonic()
         link.expect_end()
         link = b.welcome(session=True, keepalive=0)
-        t.between(time.monotonic() - since, low, high, f"seconds to the attempt after {hold} s")
+        t.between(time.monotonic() - since, low, high + tick(t), f"seconds to the attempt after {hold} s")
     done(mp, link)
 
 
@@ -502,7 +502,7 @@ def in_phase(t, phase, mp, link, b):
 def phase_of(t, phase, script):
     b = t.broker()
     options = {}
-    host = "127.0.0.1"
+    host = t.target.HOST
     if phase == "dns":
         b.resolver = Resolver(t)
         host, options = "broker.test", {"environment": b.resolver.environment}
@@ -633,7 +633,7 @@ hear()
     t.equal(tasks(mp), 2, "threads when the resolver has answered")
     done(mp, link)
     mp.expect("disconnected")
-    eventually(t, lambda: tasks(mp) == 1, "the thread does not end", 0.5)
+    eventually(t, lambda: tasks(mp) == 1, "the thread does not end", 0.5 + tick(t))
     mp.tell()
 
 
@@ -692,9 +692,10 @@ def a_name_is_resolved_anew_for_each_attempt(t):
     link.fin()
     link.expect_end()
     eventually(t, lambda: resolver.asked() == 2, "the resolver is not asked again", 2)
-    other = t.broker(host="127.0.0.2", port=b.port)  # the broker has moved
-    resolver.answer("127.0.0.2")
-    link = other.welcome(keepalive=0)
+    if t.target.UNIX:  # the broker has moved; boards see one address of this machine only
+        b = t.broker(host="127.0.0.2", port=b.port)
+    resolver.answer(b.host)
+    link = b.welcome(keepalive=0)
     t.equal(resolver.asked(), 3, "questions to the resolver")
     done(mp, link)
 
@@ -956,7 +957,7 @@ def the_main_script_resumes(t):
             global reports
             reports += 1
         c.error_register_cb(on_error)
-        for n in range(5):
+        for n in range(4):
             try:
                 serve(c)
             except OSError as e:
@@ -966,12 +967,12 @@ def the_main_script_resumes(t):
             tell(c.subscribe, "t", 1)
         serve(c)
         until = time.ticks_add(time.ticks_ms(), 5000)
-        while reports < 5 and time.ticks_diff(until, time.ticks_ms()) > 0:
+        while reports < 4 and time.ticks_diff(until, time.ticks_ms()) > 0:
             pause(10)
         say(reports)
         c.disconnect()
     """, helpers=HELPERS, reconn=False)
-    for n in range(5):
+    for n in range(4):
         link.send(broker.publish("t", str(n)))
         mp.expect(f"got b't' b'{n}'")
         link.fin()
@@ -981,7 +982,7 @@ def the_main_script_resumes(t):
         answer_subscribe(link, "t", 1)
         mp.expect("None")
     link.send(broker.publish("end"))
-    mp.expect("5")  # each failure is reported, however quick the script is
+    mp.expect("4")  # each failure is reported, however quick the script is
     link.expect(broker.DISCONNECT)
 
 
@@ -1012,7 +1013,7 @@ def wait_msg_waits_with_a_connect_elsewhere(t):
 
 # --- what is left behind
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def thirty_failed_attempts_leave_no_descriptor(t):
     b = t.broker()
     mp = t.mp("""
@@ -1057,7 +1058,7 @@ def settled(mp, counts):
     return now <= counts[0]
 
 
-@scenario
+@scenario(unix=True)
 def the_thread_ends_with_disconnect_and_survives_close(t):
     b = t.broker()
     mp = t.mp("""
@@ -1083,7 +1084,7 @@ def the_thread_ends_with_disconnect_and_survives_close(t):
     mp.tell()
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def disconnect_ends_the_thread_in_every_phase(t):
     for phase in "port", "tcp", "connack":
         mp, b, link, choke = phase_of(t, phase, """
@@ -1136,6 +1137,7 @@ def dropped(t, kick, check):
     if kick:
         for link in links:
             link.fin()
+        for link in links:
             link.expect_end()
     mp.tell()
     mp.expect("collected")
@@ -1143,7 +1145,7 @@ def dropped(t, kick, check):
     mp.tell()
 
 
-@scenario
+@scenario(unix=True)
 def a_dropped_client_closes_its_socket_and_ends_its_thread(t):
     def check(mp, b, links, files):
         eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)
@@ -1152,7 +1154,7 @@ def a_dropped_client_closes_its_socket_and_ends_its_thread(t):
     dropped(t, None, check)
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def a_dropped_client_does_not_reconnect(t):
     def check(mp, b, links, files):
         eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)
@@ -1169,7 +1171,7 @@ def a_dropped_client_does_not_reconnect(t):
     dropped(t, "fin", check)
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def a_dropped_client_that_has_failed_ends_its_thread(t):
     def check(mp, b, links, files):
         eventually(t, lambda: tasks(mp) <= 3, "threads go on", 1)

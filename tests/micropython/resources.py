@@ -4,7 +4,7 @@ import broker
 from harness import scenario
 
 
-@scenario
+@scenario(unix=True)
 def two_hundred_connections_leave_no_descriptor(t):
     b = t.broker()
     mp = t.mp("""
@@ -32,7 +32,7 @@ def two_hundred_connections_leave_no_descriptor(t):
     t.equal(counts[1], counts[0], "open files")
 
 
-@scenario
+@scenario(unix=True)
 def failed_connections_leave_no_descriptor(t):
     b = t.broker()
     gone = t.broker()
@@ -110,7 +110,7 @@ def a_dropped_client_is_collected_and_its_socket_closes(t):
     mp.tell()
 
 
-@scenario
+@scenario(unix=True)
 def a_script_may_make_a_new_client_for_every_connection(t):
     # ...and drop the old one as it is, with its link up or failed, far more often than the heap has room for clients
     b = t.broker()
@@ -191,7 +191,7 @@ def the_heap_does_not_grow_with_connections(t):
     t.between(int(mp.match("grown (-?[0-9]+)")[1]), -100000, 2048, "bytes of heap")
 
 
-@scenario
+@scenario(unix=True)
 def a_collector_that_runs_at_every_allocation(t):
     # what the client holds on to and the collector does not see is lost here
     mp, link, b = t.connected("""
@@ -296,7 +296,7 @@ def a_client_publishes_in_another_clients_callback(t):
     two.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True, tcp=True)
 def a_small_heap_is_enough(t):
     mp, link, _ = t.connected("""
         for n in range(200):

@@ -58,7 +58,7 @@ def full(mp, outcome):
     return int(found[1])
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True, tcp=True)
 def no_byte_taken_in_5_s_is_false_and_the_stream_stays_in_order(t):
     b = t.broker(receive_buffer=4096)
     mp, link, _ = t.connected("""
@@ -85,7 +85,7 @@ def no_byte_taken_in_5_s_is_etimedout_without_reconn(t):
     full(mp, "OSError ETIMEDOUT")
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def half_a_packet_sent_and_then_nothing_is_a_failed_link(t):
     b = t.broker(receive_buffer=4096)
     mp, link, _ = t.connected("""
@@ -102,7 +102,7 @@ def half_a_packet_sent_and_then_nothing_is_a_failed_link(t):
     mp.tell()
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True)
 def a_slow_reader_is_no_failure(t):
     # it takes a little every second: 5 s are counted from the last byte taken
     b = t.broker(receive_buffer=65536)
@@ -121,7 +121,7 @@ def a_slow_reader_is_no_failure(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def what_the_kernel_cannot_take_at_once_is_not_mixed_up(t):
     # short writes: a small receive buffer, large messages of every qos, read in small portions
     b = t.broker(receive_buffer=4096)
@@ -142,7 +142,7 @@ def what_the_kernel_cannot_take_at_once_is_not_mixed_up(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario(idle=True)
+@scenario(idle=True, unix=True, tcp=True)
 def acknowledgements_wait_for_room_and_check_msg_does_not(t):
     # QoS 1 and 2 messages come in while the socket takes nothing: they are called back as far as acknowledgements can be
     # remembered, nothing blocks, and all is acknowledged in order when the broker reads again

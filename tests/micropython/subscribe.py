@@ -99,7 +99,7 @@ def unsubscribe_waits_for_the_unsuback(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(unix=True)
 def topics_of_any_length(t):
     # QuecPython breaks from 123 bytes on
     sizes = [121, 122, 123, 124, 125, 128, 16378, 16379, 65535]

@@ -1,15 +1,17 @@
 """TLS: what is verified, what is refused and in which words, handshakes that hang, records in pieces, both ways at once."""
 
+import functools
 import random
 import ssl
 import time
 
 import broker
 import tls
-from harness import scenario
-from outage import HELPERS, threaded
+from harness import scenario as plain_scenario
+from outage import HELPERS, library, threaded
 
 NAME = tls.NAME
+scenario = functools.partial(plain_scenario, unix=True, tcp=True)
 
 # Connects and says what came of it: 0, or the exception, the text behind the address, and the state
 TRY = '''
@@ -754,13 +756,16 @@ def payloads_of_every_size_around_a_record(t):
     # takes little, so that every write falls short
     b = t.broker(tls=tls.context(), receive_buffer=2048)
     ours = [n for middle in (4608, 16384, 2 * 16384, 16384 + 4608) for n in sizes(middle - 8, 12)]
-    mp, link, _ = t.connected("""
+    mp = t.mp("""
+        c = client(**OPTIONS)
+        c.connect()
         data = bytes([n & 255 for n in range(65536)])
         for n, size in enumerate(SIZES):
             if c.publish("t", data[n:n + size]) is not True:
                 say("not sent", n, size)
         c.disconnect()
-    """, broker=b, environment=small_buffers(t), names={"SIZES": ours}, heap="8m", **tls.options())
+    """, b, environment=small_buffers(t), SIZES=ours, OPTIONS=tls.options(), heap="8m")
+    link = b.welcome()
     data = bytes(n & 255 for n in range(65536))
     for n, size in enumerate(ours):
         link.expect_publish("t", data[n:n + size])

@@ -1,0 +1,1 @@
+include $(VARIANT_DIR)/../unix-gil/mpconfigvariant.mk
