@@ -66,7 +66,7 @@ MPY_CROSS := $(CURDIR)/build/mpy-cross$(if $(NEXT),-next)
 NEEDED = gcc libc6-dev python3 $(NEEDS) \
 	$(foreach source,$(FETCH_MPY) $(FETCH_LWIP),$(if $(wildcard $(source)),,dpkg-dev xz-utils)) \
 	$(if $(filter demo repl test,$(MAKECMDGOALS)),mosquitto) \
-	$(if $(filter test,$(MAKECMDGOALS)),strace)
+	$(if $(filter test,$(MAKECMDGOALS)),openssl strace)
 
 # $(call start-over,DIRECTORY,ORIGIN): MicroPython's makefiles do not notice that another source tree or other
 # options came in, so a directory that was not built from ORIGIN is emptied.

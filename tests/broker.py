@@ -9,9 +9,12 @@ The encoders below serve both directions: for what the broker sends and for what
 
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
+
+from tls import Server
 
 PINGREQ = b"\xc0\x00"
 PINGRESP = b"\xd0\x00"
@@ -158,6 +161,8 @@ class Link:
         except ConnectionError as error:
             self.trace.log(self.name, f"<- {error!r}")
             return False
+        if data is None:
+            return None  # half a record
         if not data:
             self.trace.log(self.name, "<- end of stream")
         self.buffer += data
@@ -431,10 +436,11 @@ class Answering:
 
 
 class Broker:
-    """A listening socket on a free loopback port."""
+    """A listening socket on a free loopback port; with an ssl.SSLContext its links speak TLS."""
 
-    def __init__(self, trace, host="127.0.0.1", port=0, receive_buffer=None, name="broker"):
+    def __init__(self, trace, host="127.0.0.1", port=0, receive_buffer=None, tls=None, name="broker"):
         self.trace, self.host, self.port, self.receive_buffer, self.name = trace, host, port, receive_buffer, name
+        self.tls = tls
         self.links = []
         self.sessions = {}
         self.up()
@@ -454,7 +460,8 @@ class Broker:
         self.listener.shutdown(socket.SHUT_RDWR)  # also where another thread has just forked
         self.listener.close()
 
-    def accept(self, within=10):
+    def accept(self, within=10, dribble=False):
+        """dribble: TLS goes byte by byte."""
         self.listener.settimeout(max(0.01, self.trace.until(within) - time.monotonic()))
         try:
             sock = self.listener.accept()[0]
@@ -462,8 +469,19 @@ class Broker:
             self.trace.fail(f"{self.name}: nobody connects")
         sock.settimeout(None)
         self.links.append(Link(sock, self.trace, f"{self.name}[{len(self.links)}]", self.sessions))
-        self.trace.log(self.links[-1].name, "accepted")
-        return self.links[-1]
+        link = self.links[-1]
+        self.trace.log(link.name, "accepted")
+        if self.tls:
+            link.sock = Server(sock, self.tls)
+            link.sock.trickle = link.taken if dribble else None
+            link.sock.settimeout(max(0.01, self.trace.until(within) - time.monotonic()))
+            try:
+                link.sock.handshake()
+            except (OSError, ssl.SSLError) as error:
+                self.trace.fail(f"{link.name}: {error!r}")
+            link.sock.settimeout(None)
+            self.trace.log(link.name, " ".join(map(str, link.sock.tls.cipher()[:2])))
+        return link
 
     def welcome(self, session=False, within=10, **fields):
         """Accepts a connection, expects this CONNECT, answers with a good CONNACK."""

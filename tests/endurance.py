@@ -106,7 +106,7 @@ c.disconnect()
 def publisher(t, messages, cuts, restarts, seed=1, quiet=True):
     m = remembering(t)
     proxy = t._part(Proxy(t, m.port))
-    peer = t._part(Peer(t, m.port, "peer", "q1", "q2"))
+    peer = t._part(Peer(t, m.plain, "peer", "q1", "q2"))
     mp = t.mp(PUBLISHER, proxy.port, HELPERS, N=messages, PACE=pace(messages, cuts, restarts))
     weather = Weather(t, m, proxy, cuts, restarts, seed, lambda: len(peer.messages), quiet, mp.tell)
     mp.expect("published", within=100000)
@@ -163,7 +163,7 @@ c.disconnect()
 def receiver(t, messages, cuts, restarts, seed=2, quiet=True):
     m = remembering(t)
     proxy = t._part(Proxy(t, m.port))
-    peer = t._part(Peer(t, m.port, "peer"))
+    peer = t._part(Peer(t, m.plain, "peer"))
     mp = t.mp(RECEIVER, proxy.port, HELPERS, N=messages, STEP=max(1, messages // 200))
     mp.expect("subscribed")
     progress = [0]

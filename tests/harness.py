@@ -18,18 +18,20 @@ import textwrap
 import time
 
 import broker as scripted
+import tls
 
 
 class Failure(AssertionError):
     pass
 
 
-def scenario(function=None, *, threads=False, unix=False, network=False, idle=False, alone=False, limit=60):
+def scenario(function=None, *, threads=False, unix=False, network=False, tcp=False, idle=False, alone=False, limit=60):
     """threads: needs `_thread`. unix: needs what a board has not, such as strace, or a heap of its choice. network: needs
-    sockets of MicroPython's own, for speed, heap, or Ctrl-C (those of `bridge.py` are Python). idle: mostly waits, so it runs beside the others. alone: measures, so nothing runs
-    beside it. limit: seconds in all."""
+    sockets of MicroPython's own, for speed, heap, or Ctrl-C (those of `bridge.py` are Python). tcp: makes no sense over TLS.
+    idle: mostly waits, so it runs beside the others. alone: measures, so nothing runs beside it. limit: seconds in all."""
     def mark(function):
-        function.scenario = {"threads": threads, "unix": unix, "network": network, "idle": idle, "alone": alone, "limit": limit}
+        function.scenario = {"threads": threads, "unix": unix, "network": network, "tcp": tcp, "idle": idle, "alone": alone,
+                             "over_tls": False, "limit": limit}
         return function
     return mark(function) if function else mark
 
@@ -37,6 +39,10 @@ def scenario(function=None, *, threads=False, unix=False, network=False, idle=Fa
 PRELUDE = r'''
 import errno, gc, sys, time
 from umqtt import MQTTClient, MQTTException
+if TLS:  # the scenario is run over TLS
+    _MQTTClient = MQTTClient
+    def MQTTClient(*args, **kw):
+        return _MQTTClient(*args, **dict(TLS, **kw))
 ERRORS = {2: "ENOENT", 32: "EPIPE", 71: "EPROTO", 104: "ECONNRESET", 107: "ENOTCONN", 110: "ETIMEDOUT", 111: "ECONNREFUSED"}
 
 def say(*words):
@@ -299,6 +305,11 @@ class Micropython:
         """The lines of the strace log so far."""
         return open(self.strace_log).read().splitlines()
 
+    def cpu(self):
+        """Seconds that the interpreter has computed."""
+        fields = open(f"/proc/{self.pid}/stat").read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def open_files(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
@@ -318,17 +329,24 @@ class Micropython:
 class Mosquitto:
     """A real broker on a free loopback port."""
 
-    def __init__(self, trace, directory, *options):
+    def __init__(self, trace, directory, *options, over_tls=False):
         self.trace, self.directory = trace, directory
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as another:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            another.bind(("127.0.0.1", 0))
+            # `plain` is for the scenario, `port` for the script
+            self.port = self.plain = probe.getsockname()[1]
+            if over_tls:
+                self.port = another.getsockname()[1]
         self.config = os.path.join(directory, "mosquitto.conf")
         with open(self.config, "w") as file:
-            file.write(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
+            file.write(f"listener {self.plain} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
                        "max_queued_messages 0\nmax_inflight_messages 100\nlog_type all\n")
             if os.getuid() == 0:
                 file.write("user root\n")
+            if over_tls:
+                file.write(f"listener {self.port} 127.0.0.1\ncafile {tls.pem('ca')}\ncertfile {tls.pem('server')}\n"
+                           f"keyfile {tls.path('server.key')}\n")
             file.writelines(f"{option}\n" for option in options)
         self.links = []
         self.up()
@@ -348,7 +366,7 @@ class Mosquitto:
 
     def peer(self, client_id, *subscriptions, clean=True, qos=2):
         """A second client, spoken byte for byte, subscribed to these topics."""
-        link = scripted.Link(socket.create_connection(("127.0.0.1", self.port)), self.trace, client_id)
+        link = scripted.Link(socket.create_connection(("127.0.0.1", self.plain)), self.trace, client_id)
         self.links.append(link)
         link.strict = False
         link.send(scripted.connect(client_id, clean=clean, keepalive=0))
@@ -392,8 +410,9 @@ def evaluate(binary, target, script):
 class Test:
     """One run of one scenario on one binary; `t` in the scenarios. Also the trace that its parts write to."""
 
-    def __init__(self, binary, limit, target=Micropython):
+    def __init__(self, binary, limit, target=Micropython, over_tls=False):
         self.binary, self.target = os.path.abspath(binary), target
+        self.over_tls = over_tls  # all connections but those that a scenario says something else of
         self.start = time.monotonic()
         self.deadline = self.start + limit
         self.directory = tempfile.mkdtemp(prefix="umqtt-test-")
@@ -423,22 +442,25 @@ class Test:
         """Starts a script, below the prelude and the helpers unless `bare`; `names` become its globals."""
         if isinstance(port, (scripted.Broker, scripted.BlackHole, Mosquitto)):
             port = port.port
-        head = "".join(f"{name} = {value!r}\n" for name, value in {"HOST": self.target.HOST, "PORT": port, **names}.items())
+        names = {"HOST": self.target.HOST, "PORT": port, "TLS": tls.options() if self.over_tls else {}, **names}
+        head = "".join(f"{name} = {value!r}\n" for name, value in names.items())
         script = ("" if bare else head + PRELUDE + self.target.SETUP + helpers) + textwrap.dedent(script)
         count = sum(isinstance(part, Micropython) for part in self.parts)
         return self._part(self.target(self, self.binary, script, self.directory, heap, strace, environment,
                                       f"mp{count + 1 if count else ''}"))
 
     def broker(self, **options):
+        if self.over_tls:
+            options.setdefault("tls", tls.context())
         count = sum(isinstance(part, scripted.Broker) for part in self.parts)
         return self._part(scripted.Broker(self, name=f"broker{count + 1 if count else ''}", **options))
 
     def black_hole(self):
         return self._part(scripted.BlackHole())
 
-    def mosquitto(self, *options):
+    def mosquitto(self, *options, over_tls=None):
         """With these further lines in its configuration."""
-        return self._part(Mosquitto(self, self.directory, *options))
+        return self._part(Mosquitto(self, self.directory, *options, over_tls=self.over_tls if over_tls is None else over_tls))
 
     def _part(self, part):
         self.parts.append(part)

@@ -2,6 +2,7 @@
 and a resolver that fails and hangs."""
 
 import atexit
+import functools
 import os
 import select
 import socket
@@ -351,22 +352,25 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     }
 }
 """
-_library = None
 _library_lock = threading.Lock()
 
 
-def _resolver_library():
-    global _library
+@functools.cache
+def _folder():
+    folder = tempfile.TemporaryDirectory(prefix="umqtt-test-")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def library(name, text):
+    """A library to be preloaded, made once a run."""
     with _library_lock:
-        if not _library:
-            folder = tempfile.TemporaryDirectory(prefix="umqtt-test-")
-            atexit.register(folder.cleanup)
-            source, library = os.path.join(folder.name, "resolver.c"), os.path.join(folder.name, "resolver.so")
-            with open(source, "w") as file:
-                file.write(RESOLVER)
-            subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-            _library = library
-        return _library
+        path = os.path.join(_folder(), f"{name}.so")
+        if not os.path.exists(path):
+            with open(os.path.join(_folder(), f"{name}.c"), "w") as file:
+                file.write(text)
+            subprocess.run(["gcc", "-shared", "-fPIC", "-o", path, file.name, "-ldl"], check=True)
+        return path
 
 
 class Resolver:
@@ -377,7 +381,7 @@ class Resolver:
         self.file, self.log = os.path.join(t.directory, "resolver"), os.path.join(t.directory, "resolver.log")
         self.answer(answer)
         if t.target.UNIX:
-            self.environment = {"LD_PRELOAD": _resolver_library(), "RESOLVER": self.file, "RESOLVER_LOG": self.log}
+            self.environment = {"LD_PRELOAD": library("resolver", RESOLVER), "RESOLVER": self.file, "RESOLVER_LOG": self.log}
         else:
             self.environment = {"DNS": "of this machine"}
             t._part(NameServer(t, self))

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Runs the scenarios of tests/micropython on MicroPython binaries.
 
-    tests/run.py [--filter PATTERN] [--repeat N] BINARY...
+    tests/run.py [--filter PATTERN] [--repeat N] [--tls] BINARY...
 
 One line a scenario and binary (named by its folder), a failure with all that the script printed and all that went over
 its connections. The last line is `N passed, M failed`; the exit code is 1 if anything failed or nothing ran. Nothing is
 skipped, with these exceptions, and a line says how many: a binary without `_thread` has no scenarios that need threads, a
 board none that need unix, and one without a network none that need its sockets.
+
+Some scenarios run once more over TLS; with `--tls` all those that can, and nothing else.
 """
 
 import argparse
 import fnmatch
+import functools
 import importlib.util
 import os
 import queue
@@ -29,6 +32,8 @@ import bridge  # noqa: E402
 import harness  # noqa: E402
 
 BUSY = 2   # scenarios that compute: as many as the smallest machine has cores
+# These come once more over TLS.
+OVER_TLS = "outages.*_while_publish*", "outages.*_while_wait*", "threads.*", "stall.*"
 IDLE = 24  # scenarios that wait for time-outs
 
 
@@ -54,7 +59,14 @@ class Report:
             print(line, flush=True)
 
 
-def scenarios(pattern):
+def over_tls(function):
+    """The same scenario with TLS on all its connections."""
+    twin = functools.partial(function)
+    twin.scenario = {**function.scenario, "unix": True, "over_tls": True}
+    return twin
+
+
+def scenarios(pattern, tls_only):
     """(name, function) of each, in the order of the files."""
     found = []
     folder = os.path.join(HERE, "micropython")
@@ -68,6 +80,9 @@ def scenarios(pattern):
         for name, function in vars(module).items():
             if hasattr(function, "scenario"):
                 found.append((f"{topic}.{name}", function))
+    again = [(f"{name} over TLS", over_tls(function)) for name, function in found if not function.scenario["tcp"] and
+             (tls_only or any(fnmatch.fnmatch(name, once_more) for once_more in OVER_TLS))]
+    found = again if tls_only else found + again
     if pattern:
         found = [item for item in found if pattern in item[0] or fnmatch.fnmatch(item[0], pattern)]
     return found
@@ -84,7 +99,7 @@ def target_of(binary):
 def run(report, name, binary, function):
     start = time.monotonic()
     detail = ""
-    test = harness.Test(binary, function.scenario["limit"], target_of(binary))
+    test = harness.Test(binary, function.scenario["limit"], target_of(binary), function.scenario["over_tls"])
     alarm = threading.Timer(function.scenario["limit"] + 1, test.abort)
     alarm.start()
     try:
@@ -129,16 +144,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--filter", metavar="PATTERN", help="only scenarios whose topic.name contains or matches it")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times")
+    parser.add_argument("--tls", action="store_true", help="every scenario that can, over TLS")
     parser.add_argument("binaries", nargs="+", metavar="BINARY")
     arguments = parser.parse_args()
 
     report = Report()
     if not (shutil.which("mosquitto") or os.path.exists("/usr/sbin/mosquitto")):
         report.result("mosquitto is installed", False, 0, "  apt-get install mosquitto")
-    if not shutil.which("strace"):
-        report.result("strace is installed", False, 0, "  apt-get install strace")
+    for program in "strace", "openssl":
+        if not shutil.which(program):
+            report.result(f"{program} is installed", False, 0, f"  apt-get install {program}")
 
-    every = scenarios(arguments.filter)
+    every = scenarios(arguments.filter, arguments.tls)
     if not every:
         report.result(f"scenarios like {arguments.filter}", False, 0, "  there are none")
     jobs = []

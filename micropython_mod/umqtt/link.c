@@ -29,16 +29,32 @@
 // The link as a stream
 
 #if UMQTT_TLS
+static bool not_now(int error) {
+    return error == MP_EAGAIN || error == -MP_EAGAIN; // the latter on QuecPython
+}
+
 static mp_uint_t link_read(mp_obj_t self_in, void *buf, mp_uint_t size, int *errcode) {
     umqtt_link_t *self = MP_OBJ_TO_PTR(self_in);
     self->blocked = MP_STREAM_POLL_RD;
-    return mp_get_stream(self->socket)->read(self->socket, buf, size, errcode);
+    mp_uint_t n = mp_get_stream(self->socket)->read(self->socket, buf, size, errcode);
+    self->ended = self->ended || n == 0;
+    return n;
 }
 
 static mp_uint_t link_write(mp_obj_t self_in, const void *buf, mp_uint_t size, int *errcode) {
     umqtt_link_t *self = MP_OBJ_TO_PTR(self_in);
     self->blocked = MP_STREAM_POLL_WR;
-    return mp_get_stream(self->socket)->write(self->socket, buf, size, errcode);
+    mp_uint_t n = mp_get_stream(self->socket)->write(self->socket, buf, size, errcode);
+    self->moved = self->moved || n != MP_STREAM_ERROR;
+    if (n == MP_STREAM_ERROR && !not_now(*errcode)) {
+        // Who refuses a client says so and closes, and the client may be sending more before it reads.
+        enum { ALERT = 21 };
+        byte kind = 0;
+        int error;
+        mp_get_stream(self->socket)->read(self->socket, &kind, 1, &error);
+        self->refused = kind == ALERT;
+    }
+    return n;
 }
 
 static mp_uint_t link_ioctl(mp_obj_t self_in, mp_uint_t request, uintptr_t arg, int *errcode) {
@@ -106,17 +122,11 @@ void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure) {
 }
 
 #if UMQTT_TLS
-static bool not_now(int error) {
-    return error == MP_EAGAIN || error == -MP_EAGAIN; // the latter on QuecPython
-}
-
-// What the error of a TLS stream comes to. TLS libraries have numbers of their own, mostly negative.
+// What the error of a TLS stream comes to. TLS libraries have numbers of their own, mostly negative; those of the socket
+// below come through negated.
 static int failed(umqtt_link_t *link, int error) {
-    if (error <= 0) {
-        umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
-        return MP_EPROTO;
-    }
-    return error;
+    umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
+    return error > 0 ? error : error < 0 && error > -256 ? -error : MP_EPROTO;
 }
 
 static bool raised(void *exception, const mp_obj_type_t *type) {
@@ -141,6 +151,22 @@ static mp_obj_t tls_module(qstr attribute) {
         }
     }
     return MP_OBJ_NULL;
+}
+
+// A context takes much memory, and a client that was collected gives its own back when its thread has ended.
+static mp_obj_t new_context(mp_obj_t module) {
+    for (int i = 0;; i++) {
+        nlr_buf_t nlr;
+        if (nlr_push(&nlr) == 0) {
+            mp_obj_t protocol = mp_load_attr(module, MP_QSTR_PROTOCOL_TLS_CLIENT);
+            mp_obj_t context = mp_call_function_1(mp_load_attr(module, MP_QSTR_SSLContext), protocol);
+            nlr_pop();
+            return context;
+        }
+        if (!raised(nlr.ret_val, &mp_type_MemoryError) || !umqtt_memory_may_come(i)) {
+            nlr_jump(nlr.ret_val);
+        }
+    }
 }
 
 // Calls a method of the context's that takes certificates. What it raises is said again with a name to it.
@@ -171,10 +197,10 @@ void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
         if (ca != mp_const_none) {
             mp_raise_ValueError(MP_ERROR_TEXT("ssl_params: ca: this firmware's TLS cannot verify a certificate"));
         }
+        tls->module = true;
         return;
     }
-    mp_obj_t protocol = mp_load_attr(module, MP_QSTR_PROTOCOL_TLS_CLIENT);
-    mp_obj_t context = mp_call_function_1(mp_load_attr(module, MP_QSTR_SSLContext), protocol);
+    mp_obj_t context = new_context(module);
     mp_obj_t verify_mode = mp_load_attr(module, ca == mp_const_none ? MP_QSTR_CERT_NONE : MP_QSTR_CERT_REQUIRED);
     mp_store_attr(context, MP_QSTR_verify_mode, verify_mode);
     if (ca != mp_const_none) {
@@ -209,24 +235,35 @@ static void send_at_once(mp_obj_t socket) {
 
 // The TLS module's stream over the link.
 static mp_obj_t wrap(umqtt_link_t *link, const umqtt_tls_t *tls) {
-    bool module = mp_obj_is_type(tls->context, &mp_type_module);
     mp_obj_t args[2 + 1 + 2 * 4];
     mp_load_method(tls->context, MP_QSTR_wrap_socket, args);
     args[2] = MP_OBJ_FROM_PTR(link);
     mp_obj_t *kw = &args[3];
-    *kw++ = MP_OBJ_NEW_QSTR(module ? MP_QSTR_do_handshake : MP_QSTR_do_handshake_on_connect);
+    *kw++ = MP_OBJ_NEW_QSTR(tls->module ? MP_QSTR_do_handshake : MP_QSTR_do_handshake_on_connect);
     *kw++ = mp_const_false;
     if (tls->hostname != mp_const_none) {
         *kw++ = MP_OBJ_NEW_QSTR(MP_QSTR_server_hostname);
         *kw++ = tls->hostname;
     }
-    if (module && tls->cert != mp_const_none) {
+    if (tls->module && tls->cert != mp_const_none) {
         *kw++ = MP_OBJ_NEW_QSTR(MP_QSTR_cert);
         *kw++ = tls->cert;
         *kw++ = MP_OBJ_NEW_QSTR(MP_QSTR_key);
         *kw++ = tls->key;
     }
     return mp_call_method_n_kw(1, (kw - &args[3]) / 2, args);
+}
+
+// TLS 1.0 has long been given up as unsafe; and its records, of which mbedTLS makes two a call, would break tls_send().
+static void refuse_old(mp_obj_t stream) {
+    mp_obj_t cipher[2];
+    mp_load_method_maybe(stream, MP_QSTR_cipher, cipher);
+    if (cipher[0] != MP_OBJ_NULL) {
+        mp_obj_t version = mp_obj_subscr(mp_call_method_n_kw(0, 0, cipher), MP_OBJ_NEW_SMALL_INT(1), MP_OBJ_SENTINEL);
+        if (strcmp(mp_obj_str_get_str(version), "TLSv1.0") == 0) {
+            mp_raise_ValueError(MP_ERROR_TEXT("server speaks no later version than TLS 1.0"));
+        }
+    }
 }
 
 int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
@@ -240,6 +277,7 @@ int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
     // There is no telling when a handshake is over, but by something to send. Nothing will do: an empty record.
     int error = 0;
     if (mp_get_stream(link->tls)->write(link->tls, "", 0, &error) != MP_STREAM_ERROR) {
+        refuse_old(link->tls);
         link->write_wants = MP_STREAM_POLL_WR;
         return 0;
     }
@@ -247,19 +285,21 @@ int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
     if (not_now(error)) {
         return MP_EAGAIN;
     }
-    umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
+    failed(link, error);
     return MP_EPROTO;
 }
 
-// The TLS module has encrypted the data when the socket does not take them, and wants nothing but to be called again: the
-// data are as good as sent. But somebody has to wait for the socket and call: so the last byte is not counted, and
-// it stands for the record until that is off.
+// The TLS module has encrypted the data when the socket does not take them, and wants nothing but to be called again. So
+// they are as good as sent; but they are counted byte by byte, one whenever the socket has taken a part of the record, and
+// the rest when it has taken all of it: nobody gives up what has been encrypted, and a slow peer is no dead one.
 static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
-    len = link->held ? 1 : MIN(len, UMQTT_TLS_RECORD);
+    bool held = link->holds;
+    len = held ? link->held : MIN(len, UMQTT_TLS_RECORD);
+    link->moved = false;
     int error = 0;
     mp_uint_t n = mp_get_stream(link->tls)->write(link->tls, data, len, &error);
     if (n != MP_STREAM_ERROR) {
-        link->held = false;
+        link->holds = false;
         link->write_wants = MP_STREAM_POLL_WR;
         return n;
     }
@@ -267,10 +307,12 @@ static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
         return -failed(link, error);
     }
     link->write_wants = link->blocked;
-    if (link->blocked == MP_STREAM_POLL_WR && !link->held) {
-        link->held = true;
-        if (len > 1) {
-            return len - 1;
+    if (link->blocked == MP_STREAM_POLL_WR) {
+        bool count = len > 1 && (!held || link->moved);
+        link->holds = true;
+        link->held = len - count;
+        if (count) {
+            return 1;
         }
     }
     return -MP_EAGAIN;
@@ -296,8 +338,13 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     nlr_pop();
     if (n == MP_STREAM_ERROR && not_now(error)) {
         link->read_wants = link->blocked;
+        // An alert of the TLS module's own waits for the socket: it would take that for the next data, sent already.
+        link->holds = link->holds || link->blocked == MP_STREAM_POLL_WR;
     }
-    return done > 0 || n == 0 ? (mp_int_t)done : not_now(error) ? -MP_EAGAIN : -failed(link, error);
+    if (done > 0 || n == 0 || link->ended) {
+        return done;
+    }
+    return not_now(error) ? -MP_EAGAIN : -failed(link, error);
 }
 #else
 void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {

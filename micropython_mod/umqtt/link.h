@@ -16,8 +16,9 @@
 
 // What a client asks of TLS.
 typedef struct _umqtt_tls_t {
-    // An SSLContext, or a module that has wrap_socket() only; MP_OBJ_NULL: no TLS.
+    // An SSLContext, or a `module` that has wrap_socket() only; MP_OBJ_NULL: no TLS.
     mp_obj_t context;
+    bool module;
     // The name that the server is asked for (SNI), and that its certificate has to have: str, or None.
     mp_obj_t hostname;
     // The client's certificate and its key; None: absent.
@@ -38,8 +39,14 @@ typedef struct _umqtt_link_t {
     uint8_t blocked;
     uint8_t read_wants;
     uint8_t write_wants;
-    // The TLS module has all that was to be sent last, also the byte that was not counted.
-    bool held;
+    // The socket has taken something since it was asked for more; and it has come to the end of the stream.
+    bool moved;
+    bool ended;
+    // The server has broken the handshake off, with an alert that the TLS module did not come to read.
+    bool refused;
+    // The TLS module has a record that the socket has not taken, with so many bytes of what is to be sent next in it.
+    bool holds;
+    uint16_t held;
 } umqtt_link_t;
 
 // Makes the context, from a certificate authority (str or bytes; None: do not verify) and the certificate and key that

@@ -95,8 +95,9 @@ static int outcome_errno(umqtt_outcome_t outcome) {
 }
 
 // What TLS failed with, in words: those of the TLS module, but where they are about certificates.
-static void print_tls_failure(const mp_print_t *print, mp_obj_t failure) {
+static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link) {
     #if UMQTT_TLS
+    mp_obj_t failure = link->failure;
     // mbedTLS's own number for an alert from the server; it does not tell which.
     enum { REFUSED = -0x7780 };
     static const char *const meanings[][2] = {
@@ -109,7 +110,7 @@ static void print_tls_failure(const mp_print_t *print, mp_obj_t failure) {
     const char *text = "";
     if (mp_obj_is_small_int(failure)) {
         number = MP_OBJ_SMALL_INT_VALUE(failure);
-    } else {
+    } else if (failure != MP_OBJ_NULL) {
         size_t n;
         mp_obj_t *args;
         mp_obj_get_array(mp_load_attr(failure, MP_QSTR_args), &n, &args);
@@ -128,22 +129,24 @@ static void print_tls_failure(const mp_print_t *print, mp_obj_t failure) {
             found = true;
         }
     }
-    if (number == REFUSED) {
+    if (number == REFUSED || link->refused) {
         mp_print_str(print, "server refused the connection: maybe it wants a client certificate, or another one");
-    } else if (number != 0 && text[0] == 0) {
+    } else if (link->ended || number == MP_ECONNRESET) {
+        mp_print_str(print, "server closed the connection: maybe it does not speak TLS at this port");
+    } else if (text[0] == 0) {
         mp_printf(print, "error %d", (int)number);
     } else if (!found) {
-        mp_print_str(print, text[0] == 0 ? "server closed the connection" : text);
+        mp_print_str(print, text);
     }
     #endif
 }
 
 // What failed, in words.
 void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link) {
-    bool tls = link != NULL && link->tls != MP_OBJ_NULL;
+    bool tls = link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
     if (tls && outcome.detail == MP_EPROTO && (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_IO)) {
         mp_print_str(print, outcome.what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
-        print_tls_failure(print, link->failure);
+        print_tls_failure(print, link);
         return;
     }
     switch (outcome.what) {
@@ -154,7 +157,7 @@ void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const
             mp_print_str(print, "name not resolved");
             break;
         case UMQTT_WHAT_DIAL:
-            mp_printf(print, "TCP connection failed (errno %d)", (int)outcome.detail);
+            mp_printf(print, "%s failed (errno %d)", tls ? "TLS handshake" : "TCP connection", (int)outcome.detail);
             break;
         case UMQTT_WHAT_UNREACHABLE:
             mp_printf(print, "%s timed out", tls ? "TLS handshake" : "TCP connection");
@@ -364,7 +367,7 @@ static void check_ssl_params(mp_obj_t params) {
 
 // What `ssl` and `ssl_params` ask for.
 static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server) {
-    umqtt_tls_t tls = { MP_OBJ_NULL, mp_const_none, mp_const_none, mp_const_none };
+    umqtt_tls_t tls = { .hostname = mp_const_none, .cert = mp_const_none, .key = mp_const_none };
     mp_obj_t ca = mp_const_none;
     enum { CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED };
     int cert_reqs = CERT_OPTIONAL;

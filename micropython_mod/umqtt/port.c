@@ -527,6 +527,27 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
     return error;
 }
 
+// Around everything that the TLS module does.
+static void lock_tls(umqtt_frame_t *frame) {
+    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
+    if (frame->core->tls.context != MP_OBJ_NULL) {
+        mp_thread_mutex_lock(&frame->core->tls_lock, 1);
+    }
+    #else
+    (void)frame;
+    #endif
+}
+
+static void unlock_tls(umqtt_frame_t *frame) {
+    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
+    if (frame->core->tls.context != MP_OBJ_NULL) {
+        mp_thread_mutex_unlock(&frame->core->tls_lock);
+    }
+    #else
+    (void)frame;
+    #endif
+}
+
 // The TLS module raises others than OSError too, and an OSError with a number of its own.
 static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
     int error = caught(frame, value);
@@ -553,11 +574,14 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
         }
     }
     nlr_buf_t nlr;
+    lock_tls(frame);
     if (nlr_push(&nlr) == 0) {
         int error = umqtt_link_handshake(link, &frame->core->tls);
         nlr_pop();
+        unlock_tls(frame);
         return error;
     }
+    unlock_tls(frame);
     int error = caught_tls(frame, link, nlr.ret_val);
     return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
     #endif
@@ -568,22 +592,29 @@ static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
     umqtt_link_t *link = socket;
     frame->core->link = link;
     nlr_buf_t nlr;
+    lock_tls(frame);
     if (nlr_push(&nlr) == 0) {
         intptr_t n = umqtt_link_send(link, data, len);
         nlr_pop();
+        unlock_tls(frame);
         return n;
     }
+    unlock_tls(frame);
     return -caught_tls(frame, link, nlr.ret_val);
 }
 
 static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
+    umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
+    lock_tls(frame);
     if (nlr_push(&nlr) == 0) {
         intptr_t n = umqtt_link_receive(socket, data, len);
         nlr_pop();
+        unlock_tls(frame);
         return n;
     }
-    return -caught_tls(frame_of(call), socket, nlr.ret_val);
+    unlock_tls(frame);
+    return -caught_tls(frame, socket, nlr.ret_val);
 }
 
 static void port_close(umqtt_call_t *call, umqtt_object_t *socket) {
@@ -681,18 +712,24 @@ static const umqtt_port_t umqtt_port;
 extern const uint16_t umqtt_core_size;
 const uint16_t umqtt_core_size = sizeof(umqtt_core_t);
 
-umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t *tls) {
-    size_t size = sizeof(umqtt_core_t) + umqtt_size();
-    umqtt_core_t *core = m_malloc_maybe(size);
+bool umqtt_memory_may_come(int times) {
     #if MICROPY_PY_THREAD
-    // A collection that has let clients go frees their memory only when their threads have ended.
-    for (int i = 0; core == NULL && i < 20; i++) {
+    if (times < 20) {
         MP_THREAD_GIL_EXIT();
         mp_hal_delay_us(10000);
         MP_THREAD_GIL_ENTER();
-        core = m_malloc_maybe(size);
+        return true;
     }
     #endif
+    return false;
+}
+
+umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t *tls) {
+    size_t size = sizeof(umqtt_core_t) + umqtt_size();
+    umqtt_core_t *core = m_malloc_maybe(size);
+    for (int i = 0; core == NULL && umqtt_memory_may_come(i); i++) {
+        core = m_malloc_maybe(size);
+    }
     if (core == NULL) {
         m_malloc_fail(size);
     }
@@ -704,6 +741,9 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t
     #if MICROPY_PY_THREAD
     mp_thread_mutex_init(&core->lock);
     mp_thread_mutex_init(&core->queue_lock);
+    #if !MICROPY_PY_THREAD_GIL
+    mp_thread_mutex_init(&core->tls_lock);
+    #endif
     #endif
     #if UMQTT_LINUX
     core->event = -1;

@@ -33,10 +33,11 @@
 #endif
 
 // All of a client but its Python object: what the engine and the internal thread hold on to, so
-// that the object can be collected while the thread runs. It lies on the collected heap, and so does the engine inside it: everything that they point
-// to is found by the collector. Where threads run free, the collector may be looking while an
-// object moves: so none moves from one place in here to another, nor to a stack to be used there
-// alone, and one that comes in stays on the stack until umqtt_settle().
+// that the object can be collected while the thread runs. It lies on the collected heap, and so
+// does the engine inside it: everything that they point to is found by the collector. Where threads
+// run free, the collector may be looking while an object moves: so none moves from one place in here
+// to another, nor to a stack to be used there alone, and one that comes in stays on the stack until
+// umqtt_settle().
 typedef struct _umqtt_core_t {
     mp_obj_base_t base;
     mp_obj_t callback;
@@ -56,6 +57,10 @@ typedef struct _umqtt_core_t {
     mp_thread_mutex_t lock;
     mp_thread_mutex_t queue_lock;
     bool queue;
+    #if !MICROPY_PY_THREAD_GIL
+    // For the context of TLS, which an attempt to connect that nobody wants any more may still be using.
+    mp_thread_mutex_t tls_lock;
+    #endif
     #endif
     #if UMQTT_LINUX
     // Readable while `to_wake` waits have to end; -1: not made yet.
@@ -106,6 +111,9 @@ typedef struct _umqtt_frame_t {
     int outer;
     #endif
 } umqtt_frame_t;
+
+// For who has found no memory so many times: there may be some now that clients which were collected have ended.
+bool umqtt_memory_may_come(int times);
 
 umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t *tls);
 // The Python object is collected.

@@ -6,7 +6,7 @@ import broker
 from harness import scenario
 
 
-@scenario
+@scenario(tcp=True)
 def positional_in_the_documented_order(t):
     b = t.broker()
     mp = t.mp("""
@@ -19,7 +19,7 @@ def positional_in_the_documented_order(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(tcp=True)
 def by_keyword_in_any_order(t):
     b = t.broker()
     mp = t.mp("""
@@ -33,7 +33,7 @@ def by_keyword_in_any_order(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario(unix=True)
+@scenario(unix=True, tcp=True)
 def defaults(t):
     # port 0 means 1883: on a loopback address that nobody else uses
     host = f"127.{random.randint(2, 250)}.{random.randint(2, 250)}.{random.randint(2, 250)}"
@@ -180,7 +180,7 @@ def missing_and_unknown_parameters(t):
         mp.match("TypeError .*")
 
 
-@scenario
+@scenario(tcp=True)
 def ssl_params_may_be_a_dict_or_text(t):
     mp = t.mp("""
         for value in {}, "text", b"text":

@@ -5,7 +5,7 @@ import os
 from harness import scenario
 
 
-@scenario
+@scenario(tcp=True)
 def both_homes_hold_the_same_objects(t):
     mp = t.mp("""
         import umqtt, usr.umqtt
@@ -34,7 +34,7 @@ def a_users_own_usr_directory_goes_on_working(t):
         mp.finish()
 
 
-@scenario(unix=True)
+@scenario(unix=True, tcp=True)
 def a_usr_directory_elsewhere_on_the_path(t):
     folder = os.path.join(t.directory, "elsewhere")
     write_usr(folder)

@@ -203,7 +203,7 @@ c.disconnect()
 def run(t, outage, doing, reconn):
     m = remembering(t)
     proxy = t._part(Proxy(t, m.port))
-    peer = t._part(Peer(t, m.port, "peer", "out/#"))
+    peer = t._part(Peer(t, m.plain, "peer", "out/#"))
     server, options = t.target.HOST, {}
     if outage is unresolved:
         t.resolver = Resolver(t)

@@ -255,7 +255,7 @@ def writes(calls, topic):
     return [line for line in calls if topic in line and not line.rsplit("=", 1)[1].strip().startswith("-1")]
 
 
-@scenario(unix=True)
+@scenario(unix=True, tcp=True)
 def qos0_is_one_write(t):
     sizes = [0, 1, 32, 200]
     mp, link, _ = t.connected("""

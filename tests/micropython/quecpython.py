@@ -3,7 +3,7 @@
 from harness import scenario
 
 
-@scenario
+@scenario(tcp=True)
 def the_example_of_the_documentation(t):
     m = t.mosquitto()
     mp = t.mp("""
@@ -38,7 +38,7 @@ def the_example_of_the_documentation(t):
               "Subscribe Recv: Topic=public/TEST/quecpython,Msg=my name is Quecpython!")
 
 
-@scenario
+@scenario(tcp=True)
 def positional_arguments_and_a_qos_in_the_place_of_retain(t):
     m = t.mosquitto()
     mp = t.mp("""

@@ -296,7 +296,7 @@ def a_client_publishes_in_another_clients_callback(t):
     two.expect(broker.DISCONNECT)
 
 
-@scenario(unix=True)
+@scenario(unix=True, tcp=True)
 def a_small_heap_is_enough(t):
     mp, link, _ = t.connected("""
         for n in range(200):

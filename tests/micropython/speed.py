@@ -7,7 +7,7 @@ import broker
 from harness import scenario
 
 
-@scenario(alone=True, unix=True)
+@scenario(alone=True, unix=True, tcp=True)
 def qos0_costs_at_most_1_3_times_a_bare_write(t):
     sink = socket.create_server(("127.0.0.1", 0))
     port = sink.getsockname()[1]

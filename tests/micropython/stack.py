@@ -9,7 +9,7 @@ from harness import scenario
 SOURCE = os.path.join(os.path.dirname(__file__), "..", "stack", "paint.c")
 
 
-@scenario(threads=True)
+@scenario(threads=True, tcp=True)
 def four_kib_are_enough(t):
     with tempfile.TemporaryDirectory() as directory:
         paint = os.path.join(directory, "paint.so")

@@ -58,7 +58,7 @@ def full(mp, outcome):
     return int(found[1])
 
 
-@scenario(idle=True, unix=True)
+@scenario(idle=True, unix=True, tcp=True)
 def no_byte_taken_in_5_s_is_false_and_the_stream_stays_in_order(t):
     b = t.broker(receive_buffer=4096)
     mp, link, _ = t.connected("""
@@ -142,7 +142,7 @@ def what_the_kernel_cannot_take_at_once_is_not_mixed_up(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario(idle=True, unix=True)
+@scenario(idle=True, unix=True, tcp=True)
 def acknowledgements_wait_for_room_and_check_msg_does_not(t):
     # QoS 1 and 2 messages come in while the socket takes nothing: they are called back as far as acknowledgements can be
     # remembered, nothing blocks, and all is acknowledged in order when the broker reads again

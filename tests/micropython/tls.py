@@ -1,0 +1,791 @@
+"""TLS: what is verified, what is refused and in which words, handshakes that hang, records in pieces, both ways at once."""
+
+import functools
+import random
+import ssl
+import time
+
+import broker
+import tls
+from harness import scenario as plain_scenario
+from outage import HELPERS, library, threaded
+
+NAME = tls.NAME
+scenario = functools.partial(plain_scenario, unix=True, tcp=True)
+
+# Connects and says what came of it: 0, or the exception, the text behind the address, and the state
+TRY = '''
+def attempt(*args, **kw):
+    c = MQTTClient("c", *args, ssl=kw.pop("ssl", True), **kw)
+    t0 = time.ticks_ms()
+    try:
+        say(c.connect())
+        c.disconnect()
+    except MQTTException as e:
+        where = "%s:%d: " % args
+        say(words(e), e.args[1].replace(where, ""), c.get_mqttsta())
+    return time.ticks_diff(time.ticks_ms(), t0)
+'''
+
+REFUSED = "server refused the connection: maybe it wants a client certificate, or another one"
+CLOSED = "server closed the connection: maybe it does not speak TLS at this port"
+
+
+def failed(text):
+    return f"MQTTException -EPROTO TLS handshake failed: {text} -1"
+
+
+def served(b):
+    """A whole visit of a client that connects and disconnects."""
+    link = b.welcome()
+    link.expect(broker.DISCONNECT)
+    link.expect_end()
+
+
+def turned_away(t, b, context):
+    """A handshake that the client or this server breaks off."""
+    link = b.accept()
+    link.strict = False
+    try:
+        tls.Server(link.sock, context).handshake()
+    except OSError as error:
+        t.log(link.name, repr(error))
+    else:
+        while link._fill(5):
+            pass
+        t.equal(link._fill(0), False, "the end of the connection")
+    link.sock.close()
+
+
+# --- what is verified
+
+@scenario
+def a_certificate_has_to_be_trusted_and_in_date_and_for_this_host(t):
+    b = t.broker()
+    cases = [
+        ("server", tls.text("other"), NAME, "certificate not trusted"),
+        ("server", tls.text("rsa-ca"), NAME, "certificate not trusted"),
+        ("rsa", tls.text("ca"), NAME, "certificate not trusted"),
+        ("expired", tls.text("ca"), NAME, "certificate expired"),
+        ("stranger", tls.text("ca"), NAME, "wrong host name: the certificate is not for this one"),
+        ("server", tls.text("ca"), "local", "wrong host name: the certificate is not for this one"),
+        ("server", tls.text("ca"), "x." + NAME, "wrong host name: the certificate is not for this one"),
+        ("stranger", tls.text("other"), NAME, "certificate not trusted, wrong host name: the certificate is not for this one"),
+    ]
+    mp = t.mp("""
+        for ca, name in CASES:
+            attempt(HOST, PORT, ssl_params={"ca": ca, "server_hostname": name})
+    """, b, TRY, CASES=[case[1:3] for case in cases])
+    for certificate, _, name, text in cases:
+        t.log("case", f"{certificate} {name}")
+        turned_away(t, b, tls.context(certificate))
+        mp.expect(failed(text))
+
+
+@scenario
+def a_ca_in_every_shape(t):
+    m = t.mosquitto(over_tls=True)
+    mp = t.mp("""
+        name = {"server_hostname": NAME}
+        for ca in PEM, PEM.encode(), DER, OTHER + PEM:
+            for key in "ca", "cadata":
+                attempt(HOST, PORT, ssl_params=dict(name, **{key: ca}))
+                attempt(HOST, PORT, ssl_params=dict(name, cert_reqs=2, **{key: ca}))
+            attempt(NAME, PORT, ssl_params={"ca": ca})
+            attempt(NAME, PORT, ssl_params=ca)
+        attempt(HOST, PORT, ssl_params=dict(name, ca=b"", cadata=PEM, cert=None, key=""))
+        attempt(HOST, PORT, ssl_params={"ca": PEM, "server_hostname": NAME.encode()})
+    """, m, TRY, NAME=NAME, PEM=tls.text("ca"), DER=tls.der("ca"), OTHER=tls.text("other"))
+    mp.expect(*["0"] * 26)
+
+
+@scenario
+def without_a_ca_nothing_is_verified(t):
+    b = t.broker()
+    names = "server", "expired", "stranger", "rsa"
+    mp = t.mp("""
+        for _ in range(4):
+            for kw in {}, {"ssl_params": None}, {"ssl_params": {"cert_reqs": 0}}, {"ssl_params": {"cert_reqs": 1, "ca": None}}, \\
+                      {"ssl": 1, "ssl_params": b""}:
+                attempt(HOST, PORT, **kw)
+    """, b, TRY)
+    for name in names:
+        b.tls = tls.context(name)
+        for _ in range(5):
+            served(b)
+            mp.expect("0")
+
+
+@scenario
+def client_certificates_in_every_shape(t):
+    m = t.mosquitto("require_certificate true", over_tls=True)
+    mp = t.mp("""
+        for cert in CERT, CERT.encode(), CERT_DER:
+            for key in KEY, KEY.encode(), KEY_DER:
+                attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME, "cert": cert, "key": key})
+        attempt(HOST, PORT, ssl_params={"cert": CERT, "key": KEY})
+        attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME})
+        attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME, "cert": WRONG, "key": WRONG_KEY})
+        attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME, "cert": CERT, "key": KEY})
+    """, m, TRY, NAME=NAME, CA=tls.text("ca"), CERT=tls.text("client"), KEY=tls.key("client"), CERT_DER=tls.der("client"),
+              KEY_DER=tls.key_der("client"), WRONG=tls.text("impostor"), WRONG_KEY=tls.key("impostor"))
+    mp.expect(*["0"] * 10, failed(REFUSED), failed(REFUSED), "0")
+
+
+@scenario
+def an_rsa_client_certificate(t):
+    b = t.broker(tls=tls.context("rsa", verify="rsa-ca"))
+    mp = t.mp("attempt(HOST, PORT, ssl_params=PARAMS)", b, TRY, PARAMS={
+        "ca": tls.text("rsa-ca"), "server_hostname": NAME, "cert": tls.text("rsa-client"), "key": tls.key("rsa-client")})
+    served(b)
+    mp.expect("0")
+
+
+WRONG = """
+ValueError cert_reqs       ssl_params={"ca": CA, "server_hostname": "a.b", "cert_reqs": 0}
+ValueError cert_reqs       ssl_params={"cert_reqs": 2}
+ValueError cert_reqs       ssl_params={"cert_reqs": 2, "ca": ""}
+ValueError cert_reqs       ssl_params={"cert_reqs": 3}
+ValueError cert_reqs       ssl_params={"cert_reqs": -1}
+ValueError server_hostname ssl_params={"ca": CA}
+ValueError server_hostname ssl_params=CA
+ValueError server_hostname ssl_params=CA, server="::1"
+ValueError server_hostname ssl_params={"server_hostname": "10.0.0.1"}
+ValueError server_hostname ssl_params={"server_hostname": "::1"}
+ValueError server_hostname ssl_params={"server_hostname": b"\\xff"}
+ValueError server_hostname ssl_params={"server_hostname": "a\\0b"}
+ValueError server_hostname ssl=tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+ValueError ssl_params      ssl=context(), ssl_params={"ca": CA, "server_hostname": "a.b"}
+ValueError ssl_params      ssl=context(), ssl_params={"cert": CERT, "key": KEY}
+ValueError ssl_params      ssl=context(), ssl_params={"cert_reqs": 0}
+ValueError ssl_params      ssl=context(), ssl_params="text"
+ValueError ssl_params      ssl_params={"cert": CERT}
+ValueError ssl_params      ssl_params={"key": KEY}
+ValueError ssl_params      ssl_params={"cacert": CA}
+ValueError ssl_params      ssl_params={"ca": CA, "server_hostname": "a.b", "Cert_reqs": 2}
+TypeError  ssl_params      ssl_params=5
+TypeError  ssl_params      ssl_params=["ca"]
+TypeError  ca              ssl_params={"ca": 5}
+TypeError  cadata          ssl_params={"cadata": bytearray(5)}
+TypeError  cert            ssl_params={"cert": 5, "key": KEY}
+TypeError  key             ssl_params={"cert": CERT, "key": 5}
+TypeError  server_hostname ssl_params={"server_hostname": 5}
+TypeError  cert_reqs       ssl_params={"cert_reqs": "2"}
+TypeError  ssl             ssl="yes"
+TypeError  ssl             ssl={"ca": CA}
+"""
+
+
+@scenario
+def wrong_parameters_raise_at_once_and_are_named(t):
+    cases = [line.split(None, 2) for line in WRONG.strip().splitlines()]
+    script = """import tls
+def context():
+    made = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    made.verify_mode = tls.CERT_NONE
+    return made
+good = dict(client_id="c", server=HOST, port=1, ssl=True)
+"""
+    for _, _, arguments in cases:
+        script += f"tell(lambda: MQTTClient(**dict(good, **dict({arguments}))))\n"
+    mp = t.mp(script, CA=tls.text("ca"), CERT=tls.text("client"), KEY=tls.key("client"))
+    for kind, name, arguments in cases:
+        t.log("case", arguments)
+        mp.match(f"{kind} .*\\b{name}\\b.*")
+
+
+@scenario
+def what_is_no_certificate_is_refused_at_once(t):
+    mp = t.mp("""
+        name = {"server_hostname": NAME}
+        for params in {"ca": "rubbish"}, {"ca": b"\\x30\\x82\\x01"}, {"ca": CA[:200]}, {"ca": CA[:-40]}, {"ca": KEY}, \\
+                      {"cert": CERT, "key": "rubbish"}, {"cert": "rubbish", "key": KEY}, {"cert": KEY, "key": CERT}:
+            try:
+                MQTTClient("c", HOST, 1, ssl=True, ssl_params=dict(name, **params))
+            except MQTTException as e:
+                say(words(e), e.args[1])
+    """, NAME=NAME, CA=tls.text("ca"), CERT=tls.text("client"), KEY=tls.key("client"))
+    mp.expect(*["MQTTException -EPROTO ssl_params: ca: no certificate in PEM or DER"] * 5)
+    mp.expect(*["MQTTException -EPROTO ssl_params: cert, key: no certificate with its key in PEM or DER"] * 3)
+
+
+@scenario
+def without_ssl_the_parameters_change_nothing(t):
+    b = t.broker()
+    mp = t.mp("""
+        for ssl in False, 0, None:
+            attempt(HOST, PORT, ssl=ssl, ssl_params={"ca": CA, "cert_reqs": 2})
+    """, b, TRY, CA=tls.text("ca"))
+    for _ in range(3):
+        served(b)
+        mp.expect("0")
+
+
+@scenario
+def port_0_means_8883(t):
+    host = f"127.{random.randint(2, 250)}.{random.randint(2, 250)}.{random.randint(2, 250)}"
+    b = t.broker(host=host, port=8883, tls=tls.context())
+    mp = t.mp("""
+        import tls
+        context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+        context.verify_mode = tls.CERT_NONE
+        for ssl in True, context:
+            attempt(SERVER, 0, ssl=ssl)
+    """, None, TRY, SERVER=host)
+    for _ in range(2):
+        served(b)
+        mp.expect("0")
+
+
+@scenario
+def the_server_is_asked_for_by_name_and_never_by_address(t):
+    asked = []
+    context = tls.context()
+    context.sni_callback = lambda connection, name, context: asked.append(name)
+    b, six = t.broker(tls=context), t.broker(host="::1", tls=context)
+    mp = t.mp("""
+        import tls
+        context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+        context.verify_mode = tls.CERT_NONE
+        for ssl in True, context:
+            attempt(NAME, PORT, ssl=ssl)
+            attempt(NAME.encode(), PORT, ssl=ssl)
+            attempt(HOST, PORT, ssl=ssl)
+            attempt(HOST, PORT, ssl=ssl, ssl_params={"server_hostname": "one.example"})
+            attempt(NAME, PORT, ssl=ssl, ssl_params={"server_hostname": b"two.example"})
+            attempt("::1", SIX, ssl=ssl, ipvtype=1)
+    """, b, TRY, NAME=NAME, SIX=six.port)
+    for _ in range(2):
+        for at in b, b, b, b, b, six:
+            served(at)
+            mp.expect("0")
+    t.equal(asked, [NAME, NAME, None, "one.example", "two.example", None] * 2, "names that the server was asked for")
+
+
+@scenario
+def a_ready_made_context(t):
+    b = t.broker(tls=tls.context(verify="ca"))
+    mp = t.mp("""
+        import tls
+        context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(CA)
+        context.load_cert_chain(CERT, KEY)
+        attempt(NAME, PORT, ssl=context)
+        attempt(HOST, PORT, ssl=context, ssl_params={"server_hostname": NAME})
+        class SSLContext:  # as in micropython-lib's ssl
+            def __init__(self, context):
+                self.context = context
+            verify_mode = property(lambda self: self.context.verify_mode)
+            def wrap_socket(self, sock, server_side=False, do_handshake_on_connect=True, server_hostname=None):
+                return self.context.wrap_socket(sock, server_side=server_side, do_handshake_on_connect=do_handshake_on_connect,
+                                                server_hostname=server_hostname)
+        attempt(NAME, PORT, ssl=SSLContext(context))
+        tell(lambda: MQTTClient("c", HOST, PORT, ssl=SSLContext(context)))
+        seen = []
+        def look(certificate, depth):
+            seen.append(depth)
+            return 0
+        context.verify_callback = look
+        attempt(NAME, PORT, ssl=context)
+        say(seen)
+        def refuse(certificate, depth):
+            raise RuntimeError("not this one")
+        context.verify_callback = refuse
+        attempt(NAME, PORT, ssl=context)
+        context.verify_callback = None
+        attempt(HOST, PORT, ssl=context, ssl_params={"server_hostname": "else.where"})
+        attempt(NAME, PORT, ssl=context)
+    """, b, TRY, NAME=NAME, CA=tls.text("ca"), CERT=tls.text("client"), KEY=tls.key("client"))
+    for _ in range(3):
+        served(b)
+        mp.expect("0")
+    mp.match("ValueError .*server_hostname.*")
+    served(b)
+    mp.expect("0", "[1, 0]")
+    context, b.tls = b.tls, None
+    turned_away(t, b, context)
+    mp.expect(failed("not this one"))
+    turned_away(t, b, context)
+    mp.expect(failed("wrong host name: the certificate is not for this one"))
+    b.tls = context
+    served(b)
+    mp.expect("0")
+
+
+@scenario
+def a_module_that_has_wrap_socket_only(t):
+    # As QuecPython's ussl: what it cannot do is refused, the rest goes to it.
+    b = t.broker(tls=tls.context())
+    mp = t.mp("""
+        import tls
+        class Ussl:
+            @staticmethod
+            def wrap_socket(sock, **kw):
+                say("wrap_socket", sorted(kw), kw.get("do_handshake"), kw.get("server_hostname"), kw.get("cert"), kw.get("key"))
+                context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+                context.verify_mode = tls.CERT_NONE
+                return context.wrap_socket(sock, server_hostname=kw.get("server_hostname"), do_handshake_on_connect=False)
+        for name in "tls", "ssl":
+            class Nothing: pass
+            sys.modules[name] = Nothing
+        tell(lambda: MQTTClient("c", NAME, 1, ssl=True))
+        sys.modules["ussl"] = Ussl
+        for params in {"ca": CA}, CA, {"cadata": CA, "cert_reqs": 2}, {"cert_reqs": 2}:
+            tell(lambda: MQTTClient("c", NAME, 1, ssl=True, ssl_params=params))
+        attempt(HOST, PORT)
+        attempt(NAME, PORT, ssl_params={"cert": b"CERT", "key": b"KEY"})
+    """, b, TRY, NAME=NAME, CA=tls.text("ca"))
+    mp.match("NotImplementedError ssl: no TLS module .*")
+    for _ in range(3):
+        mp.match("ValueError .*ca.* cannot verify .*")
+    mp.match("ValueError .*cert_reqs.*")
+    mp.expect("wrap_socket ['do_handshake'] False None None None")
+    served(b)
+    mp.expect("0", f"wrap_socket ['cert', 'do_handshake', 'key', 'server_hostname'] False {NAME} b'CERT' b'KEY'")
+    served(b)
+    mp.expect("0")
+
+
+# --- handshakes that fail
+
+@scenario
+def a_server_that_does_not_speak_tls(t):
+    b = t.broker()
+    rubbish = [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(4096), b"\xff" * 4096, broker.connack() * 2, b"\x16\x03\x03\xff\xff" + bytes(70000),
+               b"\x16\x03\x03\x00\x04\x02\x00\x00\x00", b"\x17\x03\x03\x00\x05abcde"]
+    mp = t.mp("""
+        for _ in range(N):
+            say("quick" if attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME}) < 2000 else "slow")
+    """, b, TRY, N=len(rubbish) + 6, NAME=NAME, CA=tls.text("ca"))
+    for raw in rubbish:
+        link = silent(t, b)
+        try:
+            link.send(raw)
+        except ConnectionError:
+            pass  # it has seen enough
+        mp.match("MQTTException -EPROTO TLS handshake failed: SSL - .* -1")
+        mp.expect("quick")
+    # closed, reset; at once, and when the client has said something
+    for end in "fin", "rst", "close":
+        for late in False, True:
+            link = b.accept()
+            link.strict = False
+            if late:
+                link._need(1, t.until(5))
+            getattr(link, end)()
+            if end == "rst" and not late:
+                mp.match(failed(CLOSED) + r"|MQTTException -ECONNRESET TCP connection failed \(errno 104\) -1")
+            else:
+                mp.expect(failed(CLOSED))
+            mp.expect("quick")
+
+
+@scenario
+def a_server_that_breaks_the_handshake_off(t):
+    # after each of the bytes of its part
+    b = t.broker()
+    cuts = [*range(1, 700, 61), 5, -1]
+    mp = t.mp("""
+        for _ in range(N):
+            attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME})
+        say("done")
+    """, b, TRY, N=2 * len(cuts), NAME=NAME, CA=tls.text("ca"))
+    for end in "fin", "rst":
+        for cut in cuts:
+            link = silent(t, b)
+            link.send(flight(link)[:cut])
+            link.taken()
+            getattr(link, end)()
+            mp.expect(failed(CLOSED))
+    mp.expect("done")
+
+
+def flight(link):
+    """What a server would answer to this client's ClientHello."""
+    server = tls.Server(link.sock, tls.context())
+    server.incoming.write(bytes(link.buffer))
+    server._step(server.tls.do_handshake)
+    return server.outgoing.read()
+
+
+@scenario
+def nothing_older_than_tls_1_1(t):
+    # mbedTLS 2.28 would; its records of one byte each would not go well with short writes
+    context = tls.context("rsa")
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1
+    b = t.broker()
+    mp = t.mp("attempt(HOST, PORT)", b, TRY)
+    turned_away(t, b, context)
+    mp.expect(failed("server speaks no later version than TLS 1.0"))
+
+
+@scenario
+def failed_handshakes_leave_no_descriptor(t):
+    b = t.broker()
+    mp = t.mp("""
+        c = MQTTClient("c", HOST, PORT, ssl=True, ssl_params={"ca": CA, "server_hostname": NAME})
+        for n in range(48):
+            outcome(c.connect)
+            if n in (7, 47):
+                gc.collect()
+                say("count")
+                hear()
+    """, b, NAME=NAME, CA=tls.text("ca"))
+    good, bad = tls.context(), tls.context("stranger")
+    counts = []
+    for n in range(48):
+        if n % 4 == 0:
+            turned_away(t, b, bad)
+        elif n % 4 == 1:
+            b.tls = good
+            link = b.welcome()
+            link.strict = False
+            b.tls = None
+        else:
+            link = silent(t, b)
+            link.rst() if n % 4 == 2 else link.fin()
+        if n in (7, 47):
+            mp.expect("count")
+            counts.append(mp.open_files())
+            mp.tell()
+    t.equal(counts[1], counts[0], "open files")
+
+
+# --- handshakes that hang
+
+def silent(t, b):
+    """Accepts, reads the ClientHello, and says nothing."""
+    link = b.accept()
+    link.strict = False
+    link._need(1, t.until(5))
+    return link
+
+
+def halfway(t, b):
+    """Answers the ClientHello by half."""
+    link = silent(t, b)
+    link.send(flight(link)[:400])
+    link.taken()
+    return link
+
+
+@scenario(idle=True)
+def a_handshake_that_hangs_ends_after_20_s(t):
+    for begin in silent, halfway:
+        b = t.broker()
+        mp = t.mp("""
+            ms = attempt(HOST, PORT)
+            say("in time" if 19500 <= ms <= 21500 else ms)
+        """, b, TRY)
+        link = begin(t, b)
+        mp.expect("MQTTException -ETIMEDOUT TLS handshake timed out -1", "in time", within=25)
+        while link._fill(2):
+            pass
+        t.equal(link._fill(0), False, "the end of the connection")
+
+
+@scenario(idle=True)
+def each_sign_of_life_in_time_but_not_the_whole(t):
+    b = t.broker()
+    mp = t.mp("say(19500 <= attempt(HOST, PORT) <= 21500)", b, TRY)
+    link = silent(t, b)
+    data = flight(link)
+    for at in range(6):
+        link.send(data[at * 20:at * 20 + 20])
+        time.sleep(3)
+    mp.expect("MQTTException -ETIMEDOUT TLS handshake timed out -1", "True", within=10)
+
+
+QUICK = '''
+def quick(f, *args, **kw):
+    """the outcome, and whether it took more than 50 ms"""
+    t0 = time.ticks_ms()
+    r = outcome(f, *args, **kw)
+    ms = time.ticks_diff(time.ticks_ms(), t0)
+    say(r if ms <= 50 else "%s after %d ms" % (r, ms))
+'''
+
+
+@scenario(idle=True, threads=True)
+def while_connect_hangs_in_the_handshake_all_else_answers(t):
+    for begin in silent, halfway:
+        for call in "close", "disconnect":
+            b = t.broker()
+            mp = t.mp(f"""
+                c = client(ssl=True)
+                end = start(clock, c.connect)
+                hear()
+                quick(c.get_mqttsta)
+                quick(c.publish, "t", "m")
+                quick(c.publish, "t", "m", qos=1)
+                quick(c.ping)
+                quick(c.check_msg)
+                quick(c.{call})
+                end()
+                quick(c.get_mqttsta)
+            """, b, QUICK)
+            link = begin(t, b)
+            mp.tell()
+            mp.expect("1", "False", "False", "None", "None")
+            lines = sorted([mp.line(), mp.line()])
+            t.equal(lines[1], "None", "what the call returns")
+            t.true(lines[0].startswith("MQTTException -103 after "), lines[0])
+            mp.expect("-1")
+            while link._fill(2):
+                pass
+            t.equal(link._fill(0), False, "the end of the connection")
+
+
+@scenario(idle=True)
+def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
+    for begin in silent, halfway:
+        b = t.broker(tls=tls.context())
+        mp, link, _ = t.connected("""
+            hear()
+            quick(c.get_mqttsta)
+            quick(c.publish, "t", "lost")
+            quick(c.publish, "t", "kept", qos=1)
+            quick(c.publish, "t", "kept too", qos=2, wait=False)
+            quick(c.ping)
+            quick(c.check_msg)
+            quick(c.subscribe, "t")
+            quick(c.disconnect)
+            quick(c.get_mqttsta)
+        """, broker=b, helpers=HELPERS + QUICK, **tls.options())
+        if not threaded(t):
+            continue
+        link.fin()
+        context, b.tls = b.tls, None
+        second = begin(t, b)
+        mp.tell()
+        mp.expect("1", "False", "False", "False", "None", "None", "OSError ENOTCONN", "None", "-1")
+        mp.finish()
+
+
+@scenario(idle=True, threads=True)
+def a_handshake_that_hangs_costs_nothing(t):
+    b = t.broker(tls=tls.context())
+    mp, link, _ = t.connected("""
+        hear()
+        c.disconnect()
+    """, broker=b, strace="poll,ppoll,read,write,recvfrom,sendto", **tls.options())
+    link.fin()
+    b.tls = None
+    second = halfway(t, b)
+    time.sleep(0.3)
+    before, cpu = len(mp.calls()), mp.cpu()
+    time.sleep(4)
+    t.between(len(mp.calls()) - before, 0, 4, "system calls in 4 s")
+    t.between(mp.cpu() - cpu, 0, 0.05, "seconds of computing in 4 s")
+    mp.tell()
+
+
+@scenario(idle=True)
+def a_reconnection_is_tried_again_after_each_failure(t):
+    b = t.broker(tls=tls.context())
+    mp, link, _ = t.connected("""
+        until_state(c, 1)
+        until_state(c, 0)
+        say(c.publish("t", "m", qos=1))
+        hear()
+        c.disconnect()
+    """, broker=b, helpers=HELPERS, **tls.options())
+    good, b.tls = b.tls, None
+    link.fin()
+    time.sleep(0.3)
+    files = mp.open_files()
+    turned_away(t, b, tls.context("stranger"))
+    link = silent(t, b)
+    link.rst()
+    link = silent(t, b)
+    link.send(b"rubbish" * 10)
+    b.tls = good
+    link = b.welcome(within=20)
+    link.send(broker.puback(link.expect_publish("t", "m", qos=1)))
+    mp.expect("True")
+    t.equal(mp.open_files(), files + 1, "open files")  # the socket
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def without_reconn_the_error_callback_is_told_in_words(t):
+    b = t.broker()
+    mp = t.mp("""
+        for n in range(4):
+            c = MQTTClient("c", HOST, PORT, reconn=False, ssl=True)
+            c.set_callback(show)
+            c.error_register_cb(lambda text: say("error", text))
+            c.connect()
+            say("connected")
+            hear()
+            until_state(c, 2, -1)
+            pause(100)
+            outcome(c.check_msg)
+            say(c.get_mqttsta())
+            tell(c.wait_msg)
+    """, b, HELPERS)
+    for how in "notify", "close", "rst", "rubbish":
+        b.tls = tls.context()
+        link = b.welcome()
+        mp.expect("connected")
+        sock = link.sock
+        if how == "rubbish":
+            sock.sock.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))
+        else:
+            getattr(sock if how == "notify" else link, how)()
+        mp.tell()
+        if how == "rubbish":
+            mp.match("error TLS failed: SSL - .*")
+            mp.expect("-1", "OSError ENOTCONN")
+        else:
+            mp.match("error server closed the connection|error connection failed \\(errno 104\\)")
+            mp.expect("2", "OSError ENOTCONN")
+        link.strict = False
+
+
+@scenario
+def ctrl_c_leaves_a_handshake_that_hangs(t):
+    for begin in silent, halfway:
+        b = t.broker()
+        mp = t.mp("""
+            c = client(ssl=True)
+            for _ in range(5):
+                try:
+                    c.connect()
+                except KeyboardInterrupt:
+                    say("interrupted", c.get_mqttsta())
+            tell(c.connect)
+            c.disconnect()
+        """, b)
+        for _ in range(5):
+            link = begin(t, b)
+            mp.asleep()
+            mp.interrupt()
+            mp.expect("interrupted -1", within=2)
+            while link._fill(2):
+                pass
+        b.tls = tls.context()
+        served(b)
+        mp.expect("0")
+
+
+# --- records
+
+STREAM = [broker.publish("t", "m" * n, qos, n if qos else None) for n, qos in ((1, 0), (2, 1), (30, 2), (300, 1))]
+
+
+@scenario
+def all_of_it_byte_by_byte(t):
+    # the handshake and what follows
+    b = t.broker(tls=tls.context("rsa"))
+    mp = t.mp("""
+        c = client(ssl=True, ssl_params={"ca": CA, "server_hostname": NAME})
+        tell(c.connect)
+        serve(c)
+        c.disconnect()
+    """, b, NAME=NAME, CA=tls.text("rsa-ca"))
+    link = b.accept(dribble=True, within=30)
+    link.expect_connect()
+    link.send(broker.connack(), within=30)
+    mp.expect("0", within=20)
+    link.send(*STREAM, broker.publish("end"), within=30)
+    for n in 1, 2, 30:
+        mp.expect(f"got b't' {(b'm' * n)!r}", within=20)
+    mp.expect("got b't' 300 bytes")
+    link.expect(broker.puback(2), broker.pubrec(30), broker.puback(300), broker.DISCONNECT)
+
+
+@scenario
+def what_came_before_the_end_is_delivered(t):
+    for end in "notify", "fin", "rst":
+        b = t.broker(tls=tls.context())
+        mp, link, _ = t.connected("""
+            hear()
+            c.wait_msg()
+            c.wait_msg()
+            tell(c.wait_msg)
+            say(c.get_mqttsta())
+        """, broker=b, reconn=False, **tls.options())
+        link.send(broker.publish("t", "1"), broker.publish("t", "2"))
+        if end == "rst":
+            link.taken()
+            mp.tell()
+            mp.expect("got b't' b'1'", "got b't' b'2'")
+            link.rst()
+        else:
+            (link.sock.notify if end == "notify" else link.fin)()
+            mp.tell()
+            mp.expect("got b't' b'1'", "got b't' b'2'")
+        mp.match("OSError (ECONNRESET|ENOTCONN)")
+        mp.expect("2")
+
+
+@scenario
+def a_record_that_was_changed_ends_the_connection(t):
+    for change in "flip", "truncate":
+        b = t.broker(tls=tls.context())
+        mp, link, _ = t.connected("""
+            try:
+                c.wait_msg()
+            except OSError as e:
+                say(words(e), e.args[1])
+            say(c.get_mqttsta())
+        """, broker=b, reconn=False, **tls.options())
+        sock = link.sock
+        sock.tls.write(broker.publish("t", "secret"))
+        record = bytearray(sock.outgoing.read())
+        if change == "flip":
+            record[-3] ^= 1
+        else:
+            record = record[:4] + bytes([record[4] - 1]) + record[5:-1]
+        sock.sock.sendall(record)
+        mp.match("OSError EPROTO TLS failed: SSL - .*")
+        mp.expect("-1")
+        link.strict = False
+
+
+def sizes(middle, width):
+    return range(max(0, middle - width), middle + width + 1)
+
+
+@scenario
+def payloads_of_every_size_around_a_record(t):
+    # of the transmit buffer, and of one, two and three records; the peer reads little at a time and the client's socket
+    # takes little, so that every write falls short
+    b = t.broker(tls=tls.context(), receive_buffer=2048)
+    ours = [n for middle in (4608, 16384, 2 * 16384, 16384 + 4608) for n in sizes(middle - 8, 12)]
+    mp = t.mp("""
+        c = client(**OPTIONS)
+        c.connect()
+        data = bytes([n & 255 for n in range(65536)])
+        for n, size in enumerate(SIZES):
+            if c.publish("t", data[n:n + size]) is not True:
+                say("not sent", n, size)
+        c.disconnect()
+    """, b, environment=small_buffers(t), SIZES=ours, OPTIONS=tls.options(), heap="8m")
+    link = b.welcome()
+    data = bytes(n & 255 for n in range(65536))
+    for n, size in enumerate(ours):
+        link.expect_publish("t", data[n:n + size])
+    link.expect(broker.DISCONNECT)
+
+
+SMALL = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/socket.h>
+
+int socket(int domain, int type, int protocol) {
+    int (*real)(int, int, int) = dlsym(RTLD_NEXT, "socket");
+    int fd = real(domain, type, protocol), size = 1;
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    return fd;
+}
+"""
+
+
+def small_buffers(t):
+    """The environment of a script whose sockets take hardly anything at a time."""
+    return {"LD_PRELOAD": library("small", SMALL)}

@@ -1,0 +1,179 @@
+"""TLS for the tests: certificates that the `openssl` command makes, once a run, and a server's end of a connection."""
+
+import atexit
+import functools
+import os
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+
+NAME = "localhost"  # the server's name in all certificates
+
+_lock = threading.Lock()
+
+
+@functools.cache
+def _folder():
+    folder = tempfile.TemporaryDirectory(prefix="umqtt-test-")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def path(file):
+    return os.path.join(_folder(), file)
+
+
+def _openssl(*arguments):
+    done = subprocess.run(["openssl", *arguments], cwd=_folder(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"openssl {' '.join(arguments)}: {done.stderr}")
+
+
+def _certificate(name, subject, issuer=None, days=30, key="EC -pkeyopt ec_paramgen_curve:P-256"):
+    """`name`.pem with its key `name`.key, signed by `issuer`, or by itself; both as .der too."""
+    _openssl("genpkey", "-algorithm", *key.split(), "-out", f"{name}.key")
+    _openssl("req", "-new", "-key", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={subject}")
+    with open(path(f"{name}.ext"), "w") as file:
+        file.write(f"subjectAltName=DNS:{subject}\n" if issuer else "basicConstraints=critical,CA:TRUE\n")
+    signer = ["-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key"] if issuer else ["-signkey", f"{name}.key"]
+    _openssl("x509", "-req", "-in", f"{name}.csr", *signer, "-set_serial", str(time.time_ns()), "-days", str(days),
+             "-extfile", f"{name}.ext", "-out", f"{name}.pem")
+    _openssl("x509", "-in", f"{name}.pem", "-outform", "DER", "-out", f"{name}.der")
+    _openssl("pkey", "-in", f"{name}.key", "-outform", "DER", "-out", f"{name}.key.der")
+
+
+@functools.cache
+def _make():
+    _certificate("ca", "umqtt test CA")
+    _certificate("other", "another CA")
+    _certificate("server", NAME, "ca")
+    _certificate("expired", NAME, "ca", days=-1)
+    _certificate("stranger", "stranger.example", "ca")
+    _certificate("client", "client", "ca")
+    _certificate("impostor", "client", "other")
+    _certificate("rsa-ca", "umqtt test CA (RSA)", key="RSA -pkeyopt rsa_keygen_bits:2048")
+    _certificate("rsa", NAME, "rsa-ca", key="RSA -pkeyopt rsa_keygen_bits:2048")
+    _certificate("rsa-client", "client", "rsa-ca", key="RSA -pkeyopt rsa_keygen_bits:2048")
+
+
+def pem(name):
+    """ca, other, server, expired, stranger, client, impostor; and rsa-ca, rsa, rsa-client."""
+    with _lock:
+        _make()
+    return path(f"{name}.pem")
+
+
+def text(name):
+    return open(pem(name)).read()
+
+
+def key(name):
+    pem(name)
+    return open(path(f"{name}.key")).read()
+
+
+def der(name):
+    pem(name)
+    return open(path(f"{name}.der"), "rb").read()
+
+
+def key_der(name):
+    pem(name)
+    return open(path(f"{name}.key.der"), "rb").read()
+
+
+def options(**more):
+    """Of a client that verifies the server: for MQTTClient(**options)."""
+    return {"ssl": True, "ssl_params": {"ca": text("ca"), "server_hostname": NAME, **more}}
+
+
+def context(certificate="server", verify=None):
+    """What a server needs; `verify`: clients have to have a certificate of this CA."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(pem(certificate), path(f"{certificate}.key"))
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if verify:
+        made.load_verify_locations(pem(verify))
+        made.verify_mode = ssl.CERT_REQUIRED
+    return made
+
+
+class Server:
+    """A socket for broker.Link with TLS on it. One thread may send while another receives, which Python's own SSLSocket
+    does not allow for; and the scenario has a hand in what goes over the wire."""
+
+    def __init__(self, sock, context):
+        self.sock = sock
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.lock = threading.Lock()
+        self.backlog = bytearray()  # encrypted, and not sent yet
+        self.trickle = None  # called after each byte, if they are to go one by one
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+    def flush(self):
+        self.backlog += self.outgoing.read()
+        while self.backlog:
+            sent = self.sock.send(self.backlog[:1] if self.trickle else self.backlog)
+            del self.backlog[:sent]
+            if self.trickle:
+                self.trickle()
+
+    def _step(self, call, *arguments):
+        """What the call returns, and whether it did: more may have to arrive first."""
+        with self.lock:
+            try:
+                return call(*arguments), True
+            except ssl.SSLWantReadError:
+                return None, False
+
+    def handshake(self):
+        """All of it; ssl.SSLError if it fails."""
+        while True:
+            try:
+                done = self._step(self.tls.do_handshake)[1]
+            finally:
+                self.flush()
+            if done:
+                return
+            data = self.sock.recv(1 << 16)
+            self.incoming.write(data) if data else self.incoming.write_eof()
+
+    def recv(self, size):
+        """What has arrived, b"" at the end of the stream; None: no whole record."""
+        data = self.sock.recv(size)
+        if not data:
+            return data
+        self.incoming.write(data)
+        plain = bytearray()
+        while True:
+            more, done = self._step(self.tls.read, size)
+            if not done or not more:
+                return bytes(plain) or (b"" if done else None)
+            plain += more
+
+    def sendall(self, data):
+        if data:
+            self._step(self.tls.write, data)
+        self.flush()
+
+    def send(self, data):
+        """As much as one record; a TimeoutError has taken nothing."""
+        self.flush()
+        data = data[:16384]
+        try:
+            self.sendall(data)
+        except TimeoutError:
+            pass
+        return len(data)
+
+    def notify(self):
+        """Sends close_notify."""
+        try:
+            self._step(self.tls.unwrap)
+        finally:
+            self.flush()
