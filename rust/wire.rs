@@ -42,7 +42,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Outgoing<B> {
 
     /// Adds what `emit` writes, from the byte `skip` of the packet on; how many bytes fitted.
     pub fn append(&mut self, skip: usize, now: Time, emit: impl FnOnce(&mut Writer)) -> usize {
-        if self.is_empty() {
+        if self.is_empty() && skip == 0 {
             self.idle = self.written;
             self.progress = now;
         }

@@ -340,7 +340,12 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
         // An alert of the TLS module's own waits for the socket: it would take that for the next data, sent already.
         link->holds = link->holds || link->blocked == MP_STREAM_POLL_WR;
     }
-    if (done > 0 || n == 0 || link->ended) {
+    if (n == 0 && done < len) {
+        // The TLS module says this only once, and after what came before it; the next wait is for what there is always.
+        link->ended = true;
+        link->read_wants = MP_STREAM_POLL_RD | MP_STREAM_POLL_WR;
+    }
+    if (done > 0 || link->ended) {
         return done;
     }
     return not_now(error) ? -MP_EAGAIN : -failed(link, error);

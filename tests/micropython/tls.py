@@ -8,7 +8,7 @@ import time
 import broker
 import tls
 from harness import scenario as plain_scenario
-from outage import HELPERS, library, threaded
+from outage import HELPERS, library
 
 NAME = tls.NAME
 scenario = functools.partial(plain_scenario, unix=True, tcp=True)
@@ -542,7 +542,7 @@ def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
     for begin in silent, halfway:
         b = t.broker(tls=tls.context())
         mp, link, _ = t.connected("""
-            hear()
+            rest(c)
             quick(c.get_mqttsta)
             quick(c.publish, "t", "lost")
             quick(c.publish, "t", "kept", qos=1)
@@ -553,8 +553,6 @@ def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
             quick(c.disconnect)
             quick(c.get_mqttsta)
         """, broker=b, helpers=HELPERS + QUICK, **tls.options())
-        if not threaded(t):
-            continue
         link.fin()
         context, b.tls = b.tls, None
         second = begin(t, b)
