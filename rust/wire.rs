@@ -51,7 +51,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Outgoing<B> {
         now: Time,
         emit: impl FnOnce(&mut Writer),
     ) -> (usize, usize) {
-        if self.is_empty() {
+        if self.is_empty() && skip == 0 {
             self.idle = self.written;
             self.progress = now;
         }

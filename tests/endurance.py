@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Thousands of messages through outages: a publisher, then a receiver with a persistent session.
 
-    tests/endurance.py [--messages 10000] [--cuts 50] [--restarts 5] [--seed N] BINARY...
+    tests/endurance.py [--messages 10000] [--cuts 50] [--restarts 5] [--seed N] [--tls] BINARY...
 
 So many QoS 1 and so many QoS 2 messages go through Mosquitto while a proxy cuts the client's link, anywhere in the stream
 of bytes, and Mosquitto is restarted, orderly and with persistence. None may be lost, none of QoS 2 come twice, and the
-order is kept (with QoS 1: of what comes for the first time). The last line is `N passed, M failed`.
+order is kept (with QoS 1: of what comes for the first time). Then twice as many go both ways at once, without cuts, of any
+size, four threads publishing. The last line is `N passed, M failed`.
 """
 
 import argparse
@@ -19,8 +20,9 @@ import traceback
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import broker  # noqa: E402
 import harness  # noqa: E402
-from outage import HELPERS, Peer, Proxy, remembering  # noqa: E402
+from outage import HELPERS, Peer, Proxy, remembering, small_buffers  # noqa: E402
 
 HELD = 1.35  # seconds after which a link has held for as long as the first delay
 LOST = 1.3   # mean seconds of an outage
@@ -195,25 +197,100 @@ def receiver(t, messages, cuts, restarts, seed=2, quiet=True):
     return f"QoS 1 came {messages + int(line.split()[3])} times, QoS 2 {messages} times"
 
 
+DUPLEX = r'''
+came = wrong = sent = 0
+
+def size(n):
+    return SIZES[n % len(SIZES)]
+
+def take(topic, msg):
+    global came, wrong
+    if msg != DATA[came & 255:(came & 255) + size(came)]:
+        wrong += 1
+    came += 1
+
+def publish(k):
+    for n in range(k, N, THREADS):
+        while True:
+            r = c.publish("%d" % n, DATA[n & 255:(n & 255) + size(n)], False, n // THREADS & 1)
+            if r or r is False and n // THREADS & 1:  # acknowledged, or in flight
+                break
+            pause(2)
+        if _thread is None:
+            c.check_msg()
+
+DATA = bytes(range(256)) * 162
+c = MQTTClient("c", HOST, PORT, keepalive=1)
+c.set_callback(take)
+c.connect()
+THREADS = 4 if _thread else 1
+ends = []
+if _thread:
+    ends = [start(publish, k) for k in range(THREADS)]
+else:
+    publish(0)
+while came < N:
+    c.wait_msg()
+for end in ends:
+    end()
+say("end", came, wrong)
+hear()
+c.disconnect()
+'''
+SIZES = 1, 32, 7, 256, 1, 4096, 100, 1000, 4599, 33, 16377, 2, 300, 40960, 16, 500, 9000
+
+
+def duplex(t, messages, small=False):
+    """So many each way at once; with `small`, sockets that take hardly anything at a time."""
+    b = t.broker(receive_buffer=4096 if small else None)
+    mp = t.mp(DUPLEX, b, HELPERS, heap="8m", environment=small_buffers() if small else None, N=messages, SIZES=SIZES)
+    link = b.welcome(keepalive=1)
+    data = bytes(range(256)) * 162
+    with link.answering() as side:
+        for n in range(messages):
+            payload = data[n & 255:(n & 255) + SIZES[n % len(SIZES)]]
+            link.send(broker.publish("in", payload, n & 1, n % 65535 + 1 if n & 1 else None), within=60)
+        mp.expect(f"end {messages} 0", within=100 + messages // 20)
+        until = t.until(20)
+        while len(side.published) < messages and time.monotonic() < until:
+            time.sleep(0.02)
+        mp.tell()
+        mp.finish()
+    came = {}
+    for raw in side.published:
+        rest = broker.body(raw)
+        end = 2 + int.from_bytes(rest[:2], "big")
+        came[int(rest[2:end])] = rest[end + (2 if raw[0] & 6 else 0):]
+    t.equal(len(side.published), messages, "messages of the script")
+    for n in range(messages):
+        t.equal(came.get(n) == data[n & 255:(n & 255) + SIZES[n % len(SIZES)]], True, f"message {n}")
+    return f"{messages} each way"
+
+
+def both_ways(t, messages, cuts, restarts, seed, quiet):
+    return duplex(t, 2 * messages)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=10000, metavar="N", help="of QoS 1, and as many of QoS 2")
     parser.add_argument("--cuts", type=int, default=50, metavar="N")
     parser.add_argument("--restarts", type=int, default=5, metavar="N", help="of the broker")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
-    parser.add_argument("--only", choices=["publisher", "receiver"])
+    parser.add_argument("--only", choices=["publisher", "receiver", "both_ways"])
+    parser.add_argument("--tls", action="store_true", help="over TLS")
     parser.add_argument("binaries", nargs="+", metavar="BINARY")
     arguments = parser.parse_args()
     limit = 120 + 6 * (arguments.cuts + arguments.restarts) + arguments.messages / 50
     passed = failed = 0
     for binary in arguments.binaries:
-        for part in publisher, receiver:
+        for part in publisher, receiver, both_ways:
             if arguments.only not in (None, part.__name__):
                 continue
             name = f"{os.path.basename(os.path.dirname(os.path.abspath(binary)))}: {part.__name__}"
-            print(f"{name}: 2 x {arguments.messages} messages, {arguments.cuts} cuts, {arguments.restarts} restarts",
-                  flush=True)
-            t = harness.Test(binary, limit)
+            outages = "" if part is both_ways else f", {arguments.cuts} cuts, {arguments.restarts} restarts"
+            print(f"{name}: 2 x {arguments.messages} messages{outages}", flush=True)
+            t = harness.Test(binary, limit, over_tls=arguments.tls)
             start = time.monotonic()
             try:
                 said = part(t, arguments.messages, arguments.cuts, arguments.restarts, arguments.seed, quiet=False)

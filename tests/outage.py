@@ -373,6 +373,25 @@ def library(name, text):
         return path
 
 
+SMALL = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/socket.h>
+
+int socket(int domain, int type, int protocol) {
+    int (*real)(int, int, int) = dlsym(RTLD_NEXT, "socket");
+    int fd = real(domain, type, protocol), size = 1;
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    return fd;
+}
+"""
+
+
+def small_buffers():
+    """The environment of a script whose sockets take hardly anything at a time."""
+    return {"LD_PRELOAD": library("small", SMALL)}
+
+
 class Resolver:
     """Answers for the name `broker.test`, in scripts that run with `environment`: an address, "gone", or "hang" until there is
     another answer. On a board it is a name server."""

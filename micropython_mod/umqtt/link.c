@@ -318,15 +318,17 @@ static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
     return -MP_EAGAIN;
 }
 
-// Reads record after record, for no wait for the socket tells of data that the TLS module has.
+// Reads record after record, for no wait for the socket tells of data that the TLS module has. Nor of an end, or a failure,
+// that it has met behind them, and maybe says only once: then the next wait is for what there is always.
 static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+    enum { AT_ONCE = MP_STREAM_POLL_RD | MP_STREAM_POLL_WR };
     volatile size_t done = 0;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) != 0) {
         if (done == 0) {
             nlr_jump(nlr.ret_val);
         }
-        // The next call meets it again.
+        link->read_wants = AT_ONCE;
         return done;
     }
     int error = 0;
@@ -340,8 +342,11 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
         link->read_wants = link->blocked;
         // An alert of the TLS module's own waits for the socket: it would take that for the next data, sent already.
         link->holds = link->holds || link->blocked == MP_STREAM_POLL_WR;
+    } else if (done < len) {
+        link->ended = link->ended || n == 0;
+        link->read_wants = AT_ONCE;
     }
-    if (done > 0 || n == 0 || link->ended) {
+    if (done > 0 || link->ended) {
         return done;
     }
     return not_now(error) ? -MP_EAGAIN : -failed(link, error);

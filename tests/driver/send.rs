@@ -131,7 +131,7 @@ fn a_socket_that_takes_nothing() {
 
 #[test]
 fn a_socket_that_takes_a_part() {
-    for part in [1, 5, 255, 256, 300] {
+    for part in [1, 5, 255, 256, 300, 345, 400] {
         let rig = connected(Setup::default());
         let bytes = publish(0, "t", 0, [9; 600]);
         // Each byte that it takes gives it five more seconds.
@@ -149,6 +149,23 @@ fn a_socket_that_takes_a_part() {
         let outcome = rig.time(|| rig.publish(0, "t", [9; 600]));
         assert_eq!(outcome, (fault(Fault::Stalled), 9_999));
         assert_eq!(rig.status(), Status::Idle);
+    }
+}
+
+/// Nor is a message given up of which all but the last buffer's worth is gone.
+#[test]
+fn a_socket_that_takes_all_but_the_end() {
+    for part in [1, 256, 344, 345, 400, 604] {
+        let rig = connected(Setup::default());
+        let bytes = publish(0, "t", 0, [9; 600]);
+        rig.script([expect(&bytes[..part]), Step::Pause(60_000)]);
+        rig.later(4_999, |rig| {
+            rig.forget_script();
+            rig.net().blocked = true;
+            rig.script([Step::Close]);
+        });
+        let outcome = rig.time(|| rig.publish(0, "t", [9; 600]));
+        assert_eq!(outcome, (fault(Fault::Stalled), 5_000), "{part} bytes");
     }
 }
 

@@ -6,9 +6,10 @@ import ssl
 import time
 
 import broker
+import endurance
 import tls
 from harness import scenario as plain_scenario
-from outage import HELPERS, library, threaded
+from outage import HELPERS, small_buffers
 
 NAME = tls.NAME
 scenario = functools.partial(plain_scenario, unix=True, tcp=True)
@@ -542,7 +543,7 @@ def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
     for begin in silent, halfway:
         b = t.broker(tls=tls.context())
         mp, link, _ = t.connected("""
-            hear()
+            rest(c)
             quick(c.get_mqttsta)
             quick(c.publish, "t", "lost")
             quick(c.publish, "t", "kept", qos=1)
@@ -553,8 +554,6 @@ def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
             quick(c.disconnect)
             quick(c.get_mqttsta)
         """, broker=b, helpers=HELPERS + QUICK, **tls.options())
-        if not threaded(t):
-            continue
         link.fin()
         context, b.tls = b.tls, None
         second = begin(t, b)
@@ -710,7 +709,6 @@ def what_came_before_the_end_is_delivered(t):
         """, broker=b, reconn=False, **tls.options())
         link.send(broker.publish("t", "1"), broker.publish("t", "2"))
         if end == "rst":
-            link.taken()
             mp.tell()
             mp.expect("got b't' b'1'", "got b't' b'2'")
             link.rst()
@@ -764,7 +762,7 @@ def payloads_of_every_size_around_a_record(t):
             if c.publish("t", data[n:n + size]) is not True:
                 say("not sent", n, size)
         c.disconnect()
-    """, b, environment=small_buffers(t), SIZES=ours, OPTIONS=tls.options(), heap="8m")
+    """, b, environment=small_buffers(), SIZES=ours, OPTIONS=tls.options(), heap="8m")
     link = b.welcome()
     data = bytes(n & 255 for n in range(65536))
     for n, size in enumerate(ours):
@@ -772,20 +770,62 @@ def payloads_of_every_size_around_a_record(t):
     link.expect(broker.DISCONNECT)
 
 
-SMALL = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sys/socket.h>
-
-int socket(int domain, int type, int protocol) {
-    int (*real)(int, int, int) = dlsym(RTLD_NEXT, "socket");
-    int fd = real(domain, type, protocol), size = 1;
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-    return fd;
-}
-"""
+@scenario(limit=120)
+def both_ways_at_once(t):
+    t.over_tls = True
+    endurance.duplex(t, 600)
 
 
-def small_buffers(t):
-    """The environment of a script whose sockets take hardly anything at a time."""
-    return {"LD_PRELOAD": library("small", SMALL)}
+@scenario(limit=120)
+def both_ways_at_once_through_small_buffers(t):
+    t.over_tls = True
+    endurance.duplex(t, 300, small=True)
+
+
+@scenario(idle=True)
+def a_peer_that_takes_a_little_now_and_then_is_no_dead_one(t):
+    # a record takes it longer than 5 s
+    b = t.broker(tls=tls.context(), receive_buffer=2048)
+    mp = t.mp("""
+        c = client(**OPTIONS)
+        c.connect()
+        say(c.publish("t", bytes(60000)))
+        c.disconnect()
+    """, b, environment=small_buffers(), OPTIONS=tls.options(), heap="8m")
+    link = b.welcome()
+    sock = link.sock.sock
+    taken = bytearray()
+    while len(taken) < 16384 - 4096:
+        time.sleep(1)
+        taken += sock.recv(1200)
+    link.sock.incoming.write(bytes(taken))
+    link.expect_publish("t", bytes(60000), within=20)
+    mp.expect("True")
+    link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True)
+def a_peer_that_takes_nothing_is_given_up_after_5_s(t):
+    # and what TLS has encrypted is not followed by anything else
+    for reconn in True, False:
+        b = t.broker(tls=tls.context(), receive_buffer=2048)
+        mp = t.mp("""
+            c = client(reconn=RECONN, **OPTIONS)
+            c.connect()
+            n = 0
+            while c.get_mqttsta() == 0:
+                t0 = time.ticks_ms()
+                r = outcome(c.publish, "t", "%06d" % n + "x" * 1012)
+                n += 1
+            say(n, r, 4900 < time.ticks_diff(time.ticks_ms(), t0) < 6500, c.get_mqttsta())
+            hear()
+            c.disconnect()
+        """, b, environment=small_buffers(), OPTIONS=tls.options(), RECONN=reconn)
+        link = b.welcome()
+        n = int(mp.match("([0-9]+) " + ("False True 1" if reconn else "OSError ETIMEDOUT True -1"), within=20)[1])
+        for i in range(n - 1):
+            if i < n - 4:  # the last ones may be in part
+                link.expect_publish("t", "%06d" % i + "x" * 1012)
+        link.strict = False
+        mp.tell()
+        mp.finish()
