@@ -12,6 +12,7 @@
 #define MICROPY_USE_INTERNAL_ERRNO      (1)
 #define MICROPY_PY_THREAD               (1)
 #define MICROPY_PY_THREAD_GIL           (1)
+#define MICROPY_PY_USSL                 (1)
 
 typedef int32_t mp_int_t;
 typedef uint32_t mp_uint_t;

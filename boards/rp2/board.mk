@@ -9,7 +9,7 @@ MODULES_FILE = /umqtt/micropython.cmake
 NEEDS     = cmake gcc-arm-none-eabi libnewlib-arm-none-eabi
 RUNS      =
 ELF       = CPU_arch=v6S-M ABI_VFP_args=- CPU_unaligned_access=-
-BUDGET    = client=1024 stack=3072
+BUDGET    = client=1152 stack=3072
 
 # micropython.cmake looks at the environment.
 port: export UMQTT_TARGET       = thumbv6m-none-eabi

@@ -558,12 +558,7 @@ static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
     return error;
 }
 
-static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
-    umqtt_frame_t *frame = frame_of(call);
-    umqtt_link_t *link = socket;
-    #if !UMQTT_LINUX
-    frame->tick = 1;
-    #endif
+static int connect_step(umqtt_frame_t *frame, umqtt_link_t *link) {
     #if !UMQTT_TLS
     return connect_tcp(frame, link);
     #else
@@ -574,17 +569,26 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
         }
     }
     nlr_buf_t nlr;
-    lock_tls(frame);
     if (nlr_push(&nlr) == 0) {
         int error = umqtt_link_handshake(link, &frame->core->tls);
         nlr_pop();
-        unlock_tls(frame);
         return error;
     }
-    unlock_tls(frame);
     int error = caught_tls(frame, link, nlr.ret_val);
     return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
     #endif
+}
+
+static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
+    umqtt_frame_t *frame = frame_of(call);
+    int error = connect_step(frame, socket);
+    #if !UMQTT_LINUX
+    if (error == 0) {
+        // CONNACK comes soon.
+        frame->tick = 1;
+    }
+    #endif
+    return error;
 }
 
 static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
