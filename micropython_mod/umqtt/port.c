@@ -239,6 +239,20 @@ void umqtt_leave(umqtt_frame_t *frame) {
     }
 }
 
+void umqtt_settle(const void *object) {
+    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
+    if (object != NULL) {
+        // Ctrl-C must not leave the collector locked.
+        umqtt_frame_t frame;
+        umqtt_enter(&frame, NULL);
+        gc_nbytes(object);
+        umqtt_leave(&frame);
+    }
+    #else
+    (void)object;
+    #endif
+}
+
 /******************************************************************************/
 // Lock and wake-ups
 

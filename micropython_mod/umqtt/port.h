@@ -141,15 +141,7 @@ void umqtt_block_interrupt(const umqtt_frame_t *frame);
 
 // To be called when an object has been put into the core, and is still on the stack: waits for a
 // collection that may have missed it in both places.
-static inline void umqtt_settle(const void *object) {
-    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
-    if (object != NULL) {
-        gc_nbytes(object);
-    }
-    #else
-    (void)object;
-    #endif
-}
+void umqtt_settle(const void *object);
 
 // Prints what a callback raised, with its traceback; what is meant to end the script is kept for
 // umqtt_leave().
