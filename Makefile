@@ -5,15 +5,21 @@
 
 BOARDS := $(sort $(patsubst boards/%/board.mk,%,$(wildcard boards/*/board.mk)))
 TESTED := $(or $(BOARD),$(BOARDS))
+# And on MicroPython's next version, unless the caller chose a board or a version.
+TESTED_NEXT := $(if $(BOARD)$(MPY_DIR)$(MPY_VERSION),,unix unix-gil)
 BOARD  ?= unix
 ifeq ($(filter $(BOARD),$(BOARDS)),)
 $(error There is no board '$(BOARD)'. The boards are: $(BOARDS))
 endif
 BOARD_DIR := $(CURDIR)/boards/$(BOARD)
+# Where the board's port has its makefile, and whether what it builds can be run here.
+PORT_DIR   = $(MPY_DIR)/ports/$(PORT)
+RUNS       = yes
 include $(BOARD_DIR)/board.mk
 
-OUT      := $(CURDIR)/build/$(BOARD)
-FIRMWARE := build/$(BOARD)/$(PROG)
+# BARE=1: the board's MicroPython without the module, to compare with.
+OUT      := $(CURDIR)/build/$(BOARD)$(if $(BARE),-bare)$(if $(NEXT),-next)
+FIRMWARE := build/$(notdir $(OUT))/$(PROG)
 
 # rustup's cargo need not be on the PATH of the shell that calls make.
 CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/cargo),cargo)
@@ -25,7 +31,12 @@ export CARGO_TARGET_DIR := $(CURDIR)/build/cargo
 # a recipe); silent but for what it says of itself, unless V=1.
 MPY_MAKE = $(MAKE) --no-print-directory $(if $(V),,-s) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
-# MicroPython's source: the caller's checkout, or else a Debian source package, pinned.
+# MicroPython's source: the caller's checkout, or else a Debian source package, pinned. NEXT=1: the version after it. That
+# Debian suite moves on, and then `make` says what it has, and this version has to follow.
+ifdef NEXT
+MPY_VERSION := 1.26.1+ds-1
+MPY_SUITE   := forky
+endif
 MPY_VERSION ?= 1.25.0+ds-1
 MPY_SUITE   ?= trixie
 ifdef MPY_DIR
@@ -49,7 +60,7 @@ FETCH_LWIP := $(LWIP)/lib/lwip
 endif
 endif
 
-MPY_CROSS := $(CURDIR)/build/mpy-cross
+MPY_CROSS := $(CURDIR)/build/mpy-cross$(if $(NEXT),-next)
 
 # Debian packages, as tools/need knows them: for the board, for the fetching, for the goal.
 NEEDED = gcc libc6-dev python3 $(NEEDS) \
@@ -63,19 +74,24 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 	{ rm -rf $(1); mkdir -p $(1); echo "$(2)" >$(1)/.origin; }
 
 .DEFAULT_GOAL := firmware
-.PHONY: firmware demo repl test clean help mpy-cross tools
+.PHONY: firmware port demo repl test size facts clean help mpy-cross tools
 
 firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
 	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
-	+@$(MPY_MAKE) -C $(MPY_DIR)/ports/$(PORT) BUILD=$(OUT) $(PORT_ARGS) \
-	  USER_C_MODULES=$(CURDIR)/micropython_mod FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
-	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
+	+@$(MAKE) --no-print-directory port
 ifdef QEMU
 	@printf '#!/bin/sh\n# Runs the firmware, with its console on the standard input and output.\nexec %s "$$@"\n' \
 	  '$(QEMU) -display none -monitor none -serial stdio -semihosting -kernel "$$(dirname "$$0")/$(PROG)"' >$(OUT)/run
 	@chmod +x $(OUT)/run
 endif
 	@echo "Built $(FIRMWARE)"
+
+# The port's own build, of the C modules in the folder MODULES; CMake wants the file (MODULES_FILE).
+MODULES = $(if $(BARE),,$(CURDIR)/micropython_mod$(MODULES_FILE))
+port:
+	+@$(MPY_MAKE) -C $(PORT_DIR) BUILD=$(OUT) $(PORT_ARGS) \
+	  USER_C_MODULES=$(MODULES) FROZEN_MANIFEST=$(CURDIR)/boards/manifest.py \
+	  MICROPY_MPYCROSS=$(MPY_CROSS)/mpy-cross
 
 mpy-cross: tools | $(FETCH_MPY)
 	@$(call start-over,$(MPY_CROSS),$(MPY_DIR))
@@ -97,14 +113,26 @@ tools:
 	@$(CARGO) --version >/dev/null || { echo "Rust is missing: install it with rustup, which gives cargo" >&2; exit 1; }
 
 demo: firmware ## run examples/demo.py on it, against a broker of its own
+	$(if $(QEMU),$(error demo is for the unix boards))
 	@tools/with-broker timeout 60 $(FIRMWARE) examples/demo.py
 
 repl: firmware ## MicroPython's prompt, with a broker beside it
-	@tools/with-broker tools/repl $(FIRMWARE)
+	@$(if $(QEMU),$(OUT)/run,tools/with-broker tools/repl $(FIRMWARE))
 
 test: tools ## all tests, on every board (or on BOARD)
 	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware || exit; done
-	@python3 tests/all.py $(foreach board,$(TESTED),build/$(board)/$(PROG))
+	@for board in $(TESTED_NEXT); do $(MAKE) --no-print-directory BOARD=$$board NEXT=1 firmware || exit; done
+	@python3 tests/all.py $(TESTED) $(TESTED_NEXT:%=build/%-next/micropython)
+
+size: tools ## what the module costs on every board (or on BOARD), and whether that is within its budget
+	@for board in $(TESTED); do $(MAKE) --no-print-directory BOARD=$$board firmware >&2 || exit; \
+	  [ -z "$$($(MAKE) -s --no-print-directory BOARD=$$board facts | grep '^RUNS=.')" ] || \
+	    $(MAKE) --no-print-directory BOARD=$$board BARE=1 firmware >&2 || exit; done
+	@python3 tools/size.py $(TESTED)
+
+# What board.mk says, and where the build is, for programs.
+facts:
+	@$(foreach name,OUT PROG RUNS ELF BUDGET,echo '$(name)=$(strip $($(name)))';)
 
 clean: ## remove build/
 	rm -rf build

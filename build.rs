@@ -31,6 +31,15 @@ fn main() {
         );
         writeln!(code, "pub const {name}: usize = {size};").unwrap();
     }
+    println!("cargo:rerun-if-env-changed=UMQTT_THREADS");
+    let threads = match env::var("UMQTT_THREADS").as_deref() {
+        Err(_) | Ok("") => "None",
+        Ok("0") => "Some(false)",
+        Ok("1") => "Some(true)",
+        Ok(other) => panic!("UMQTT_THREADS={other} is neither 0 nor 1"),
+    };
+    // Does the port have threads? Known here, half a kilobyte of the other case is left out.
+    writeln!(code, "pub const THREADS: Option<bool> = {threads};").unwrap();
     let out = PathBuf::from(env::var("OUT_DIR").unwrap());
     fs::write(out.join("config.rs"), code).unwrap();
     #[cfg(feature = "abi-check")]

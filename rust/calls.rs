@@ -4,16 +4,19 @@
 //! can be in any of these calls at a time, and every wait ends at a deadline, when something
 //! happens on the socket, or when another thread's step has changed something.
 
-use core::{mem, net::SocketAddr};
+use core::{
+    mem,
+    net::{IpAddr, SocketAddr},
+};
 
 use embedded_nal::{AddrType, Dns, TcpClientStack, nb};
 
 use crate::{
     client::{Appetite, Client, End, Fault, STALL, Status, Stop},
     memory::Memory,
-    packet::QoS,
+    packet::{Kind, QoS},
     service::{self, CONNECT_TIMEOUT, Duty},
-    session::{Answer, Message, Ticket},
+    session::{Answer, Message},
     time::Time,
 };
 
@@ -43,6 +46,12 @@ pub trait Port {
     /// Runs `work` with the network, but without the client: it may take its time.
     fn outside<T>(&self, work: impl FnOnce(&mut Self::Stack) -> T) -> T;
 
+    /// Looks a host name up. One that is not UTF-8 is none.
+    fn resolve(&self, host: &[u8], family: AddrType) -> nb::Result<IpAddr, NetError<Self>> {
+        let host = str::from_utf8(host).unwrap_or_default();
+        self.outside(|stack| stack.get_host_by_name(host, family))
+    }
+
     /// Does an internal thread run [`crate::service::run`]? Otherwise the calls do its work.
     fn has_thread(&self) -> bool {
         true
@@ -62,21 +71,21 @@ pub trait Port {
 }
 
 /// What a step came to.
-enum Step<T> {
-    Done(T),
-    /// Try again after this.
-    Wait(Wait),
+enum Step<E> {
+    Done(Result<Reply, Error<E>>),
+    /// Try again when what kept the client from going on is over, at this moment at the latest.
+    Wait(Stop, Time),
 }
 
 /// What to wait for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
     /// The socket has something to read.
     pub readable: bool,
     /// The socket takes something.
     pub writable: bool,
-    /// The latest moment; `None`: for ever.
-    pub until: Option<Time>,
+    /// The latest moment; [`Time::FOREVER`] later, if there is none.
+    pub until: Time,
 }
 
 /// The wait was broken off, by Ctrl-C for one.
@@ -114,25 +123,21 @@ impl<E> From<Fault<E>> for Error<E> {
     }
 }
 
-/// What `publish` came to.
+/// What a call came to. The numbers are bytes, as [`crate::memory::Inbox::cost`] counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// QoS 0: written. QoS 1 and 2: the handshake is complete, or was not to be waited for.
+pub enum Reply {
+    /// [`publish`]: with QoS 0 written; with QoS 1 and 2 the handshake is complete, or was not to
+    /// be waited for. [`subscribe`] and [`unsubscribe`]: acknowledged.
     Done,
-    /// QoS 0: not sent. QoS 1 and 2: in flight, and will be until it is acknowledged.
+    /// [`publish`]: with QoS 0 not sent; with QoS 1 and 2 in flight, until it is acknowledged.
     NotYet,
-    /// Not taken: as many messages are in flight as there can be.
+    /// [`publish`]: not taken, as many messages are in flight as there can be.
     NoRoom,
-}
-
-/// What `receive` came to. The numbers are bytes, as [`crate::memory::Inbox::cost`] counts them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// The oldest message in the inbox is to be handled; then comes [`handled`].
+    /// [`receive`]: the oldest message in the inbox is to be handled; then comes [`handled`].
     Message(u32),
-    /// A message was too large for the memory.
+    /// [`receive`]: a message was too large for the memory.
     Skipped(u32),
-    /// There is nothing, or the client was disconnected.
+    /// [`receive`]: there is nothing, or the client was disconnected.
     Nothing,
 }
 
@@ -141,43 +146,44 @@ pub type NetError<P> = <<P as Port>::Stack as TcpClientStack>::Error;
 /// The result of a call.
 pub type CallResult<P, T> = Result<T, Error<NetError<P>>>;
 type ClientOf<P> = Client<<P as Port>::Stack, <P as Port>::Memory>;
+type StepOf<'a, P> =
+    dyn FnMut(&mut ClientOf<P>, &mut <P as Port>::Stack, bool) -> Step<NetError<P>> + 'a;
 type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
 
-/// Repeats `step` until it is done. Its last argument says whether it is the first time.
-fn repeat<P: Port, T>(
-    port: &P,
-    mut step: impl FnMut(&mut ClientOf<P>, &mut P::Stack, Time, bool) -> Step<CallResult<P, T>>,
-) -> CallResult<P, T> {
+/// Repeats `step` until it is done. Its last argument says whether it is the first time. One
+/// function for all calls, not one for each.
+fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
     let mut first = true;
     let mut reading = false;
     loop {
-        let mut service = if port.has_thread() {
-            None
-        } else {
-            assist(port)?
+        let mut service = match port.has_thread() {
+            true => None,
+            false => Some(assist(port)?),
         };
-        let now = port.now();
-        let outcome = port.with(|client, stack| {
+        let outcome = timed(port, |client, stack| {
             if mem::take(&mut reading) {
                 client.end_reading();
             }
             let was_up = client.status() == Status::Connected;
-            let outcome = step(client, stack, now, first);
-            if let Step::Wait(wait) = &outcome {
-                if was_up && client.status() != Status::Connected {
-                    // What there is to serve is not what it was.
-                    service = service.and(Some(now));
-                }
-                client.will_wait();
-                reading = wait.readable;
-                if reading {
-                    client.begin_reading();
-                }
+            let (stop, deadline) = match step(client, stack, first) {
+                Step::Done(answer) => return Err(answer),
+                Step::Wait(stop, deadline) => (stop, deadline),
+            };
+            if was_up && client.status() != Status::Connected {
+                // What there is to serve is not what it was.
+                service = service.and(Some(client.now()));
             }
-            outcome
+            client.will_wait();
+            let wait = client.wait(stop, service.map_or(deadline, |at| deadline.min(at)));
+            reading = wait.readable;
+            if reading {
+                client.begin_reading();
+            }
+            Ok(wait)
         });
-        let interrupted = match outcome {
-            Step::Done(answer) => {
+        let wait = match outcome {
+            Ok(wait) => wait,
+            Err(answer) => {
                 if !port.has_thread()
                     && let Some(fault) = port.with(|client, _| client.take_owed())
                 {
@@ -185,12 +191,8 @@ fn repeat<P: Port, T>(
                 }
                 return answer;
             }
-            Step::Wait(wait) => {
-                let until = earliest(wait.until, service);
-                port.wait(None, Wait { until, ..wait })
-            }
         };
-        if interrupted.is_err() {
+        if port.wait(None, wait).is_err() {
             if reading {
                 port.with(|client, _| client.end_reading());
             }
@@ -200,48 +202,36 @@ fn repeat<P: Port, T>(
     }
 }
 
-fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        _ => a.or(b),
-    }
-}
-
-/// Waits for what keeps the client from going on, until `deadline` at the latest.
-fn wait_for<P: Port, T>(
-    client: &ClientOf<P>,
-    stop: Stop,
-    now: Time,
-    deadline: Option<Time>,
-) -> Step<CallResult<P, T>> {
-    let until = match stop {
-        Stop::More => Some(now),
-        _ => earliest(deadline, client.stalls_at()),
-    };
-    Step::Wait(Wait {
-        readable: stop == Stop::Dry,
-        writable: client.wants_write(),
-        until,
+/// [`Port::with`] at the time it is now.
+pub(crate) fn timed<P: Port, T>(
+    port: &P,
+    work: impl FnOnce(&mut ClientOf<P>, &mut P::Stack) -> T,
+) -> T {
+    let now = port.now();
+    port.with(|client, stack| {
+        client.set_now(now);
+        work(client, stack)
     })
 }
 
 /// Why the client is not connected, for a call that found it connected, or connecting, before.
+#[inline(never)]
 fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
     client.fault().map_or(Error::NotConnected, Error::Fault)
 }
 
 /// Does, in a call, what the internal thread would do now: on a port without threads. The answer
 /// says when there is more to do.
-fn assist<P: Port>(port: &P) -> CallResult<P, Option<Time>> {
+fn assist<P: Port>(port: &P) -> CallResult<P, Time> {
     loop {
         let now = port.now();
-        let (leisure, dialer) = port.with(|client, _| (client.leisure(now), client.dialer.take()));
-        if leisure.is_some() {
+        let (leisure, dialer) = timed(port, |client, _| (client.leisure(), client.dialer.take()));
+        if !now.reached(leisure) {
             return Ok(leisure);
         }
         let mut dialer = match dialer {
             Some(dialer) => dialer,
-            None => match port.with(|client, stack| client.serve(stack, now)) {
+            None => match timed(port, |client, stack| client.serve(stack)) {
                 Duty::Wait(wait) => return Ok(wait.until),
                 Duty::Again => continue,
                 Duty::Report(fault) => {
@@ -255,7 +245,7 @@ fn assist<P: Port>(port: &P) -> CallResult<P, Option<Time>> {
             Ok(true) => {}
             Ok(false) => {
                 port.with(|client, _| client.dialer = Some(dialer));
-                return Ok(Some(now.after(DNS_TICK)));
+                return Ok(now.after(DNS_TICK));
             }
             Err(error) => service::attempt_failed(port, dialer.epoch, error)?,
         }
@@ -273,9 +263,9 @@ pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u
     let epoch = port.with(|client, stack| client.dial(stack, clean_session));
     let result =
         dial(port, &mut Dialer::new(epoch, deadline)).and_then(|()| greet(port, epoch, deadline));
-    port.with(|client, stack| match result {
-        Ok(()) if port.has_thread() => Ok(client.hire()),
-        Ok(()) => Ok(None),
+    timed(port, |client, stack| match result {
+        Ok(_) if port.has_thread() => Ok(client.hire()),
+        Ok(_) => Ok(None),
         Err(error) => {
             if client.epoch() == epoch {
                 match error {
@@ -294,7 +284,7 @@ pub struct Dialer<S: TcpClientStack> {
     /// The epoch of the client in which it began: in another one it is not wanted any more.
     epoch: u8,
     deadline: Time,
-    address: Option<SocketAddr>,
+    address: Option<IpAddr>,
     pub(crate) socket: Option<S::TcpSocket>,
 }
 
@@ -322,21 +312,18 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
         let (server, tcp_port, family) = self.check(port)?;
         let address = match self.address {
             Some(address) => address,
-            None => {
-                // A text that is not UTF-8 is not a host name either.
-                let name = str::from_utf8(server.as_ref()).unwrap_or_default();
-                match port.outside(|stack| stack.get_host_by_name(name, family)) {
-                    Ok(ip) => *self.address.insert(SocketAddr::new(ip, tcp_port)),
-                    Err(nb::Error::WouldBlock) => return Ok(false),
-                    Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
-                }
-            }
+            None => match port.resolve(server.as_ref(), family) {
+                Ok(ip) => *self.address.insert(ip),
+                Err(nb::Error::WouldBlock) => return Ok(false),
+                Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
+            },
         };
         self.check(port)?;
         let socket = match &mut self.socket {
             Some(socket) => socket,
             none => none.insert(port.outside(|stack| stack.socket()).map_err(Fault::Dial)?),
         };
+        let address = SocketAddr::new(address, tcp_port);
         match port.outside(|stack| stack.connect(socket, address)) {
             Ok(()) => {}
             Err(nb::Error::WouldBlock) => {
@@ -359,12 +346,11 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
     /// Is the attempt still wanted, and is there time left? From here on nothing is missed by
     /// the wait that may follow.
     fn check<P: Port<Stack = S>>(&self, port: &P) -> CallResult<P, (Bytes<P>, u16, AddrType)> {
-        let now = port.now();
-        port.with(|client, _| {
+        timed(port, |client, _| {
             client.will_wait();
             if client.epoch() != self.epoch {
                 Err(Error::NotConnected)
-            } else if now.reached(self.deadline) {
+            } else if client.now().reached(self.deadline) {
                 Err(Fault::Unreachable.into())
             } else {
                 Ok(client.config.endpoint())
@@ -391,7 +377,7 @@ pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResu
         let wait = Wait {
             readable: false,
             writable: connecting.is_some(),
-            until: Some(until),
+            until,
         };
         if let Err(interrupted) = port.wait(connecting, wait) {
             dialer.give_up(port);
@@ -402,22 +388,24 @@ pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResu
 }
 
 /// CONNECT and CONNACK.
-fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, ()> {
-    repeat(port, |client, stack, now, first| {
+fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, Reply> {
+    repeat(port, &mut |client, stack, first| {
         if client.epoch() != epoch {
             return Step::Done(Err(Error::NotConnected));
         }
-        let stop = client.pump(stack, now, Appetite::Nothing, !first);
+        let stop = client.pump(stack, Appetite::Nothing, !first);
         match client.status() {
-            Status::Connected => Step::Done(Ok(())),
-            Status::Connecting if now.reached(deadline) => Step::Done(Err(Fault::Silent.into())),
-            Status::Connecting => wait_for::<P, _>(client, stop, now, Some(deadline)),
+            Status::Connected => Step::Done(Ok(Reply::Done)),
+            Status::Connecting if client.now().reached(deadline) => {
+                Step::Done(Err(Fault::Silent.into()))
+            }
+            Status::Connecting => Step::Wait(stop, deadline),
             _ => Step::Done(Err(lost::<P>(client))),
         }
     })
 }
 
-/// Publishes a message, see [`Published`]. `wait`: for the acknowledgement. `fixed`: nothing
+/// Publishes a message, see [`Reply`]. `wait`: for the acknowledgement. `fixed`: nothing
 /// changes the payload; otherwise a QoS 0 message is taken only if it is off, or in the buffer,
 /// at once.
 ///
@@ -428,7 +416,7 @@ pub fn publish<P: Port>(
     message: &Message<Bytes<P>>,
     wait: bool,
     fixed: bool,
-) -> CallResult<P, Published> {
+) -> CallResult<P, Reply> {
     match message.qos {
         QoS::AtMostOnce => publish_at_most_once(port, message, fixed),
         _ => publish_in_flight(port, message, wait),
@@ -439,36 +427,25 @@ fn publish_at_most_once<P: Port>(
     port: &P,
     message: &Message<Bytes<P>>,
     fixed: bool,
-) -> CallResult<P, Published> {
+) -> CallResult<P, Reply> {
     let mut started = None;
-    repeat(port, |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         match client.status() {
             Status::Connected => {}
-            Status::Connecting => return Step::Done(Ok(Published::NotYet)),
+            Status::Connecting => return Step::Done(Ok(Reply::NotYet)),
             _ if first => return Step::Done(Err(Error::NotConnected)),
             _ => return Step::Done(not_yet::<P>(client, lost::<P>(client))),
         }
         if !fixed && !client.fits_buffer(message) {
             return Step::Done(Err(Error::Busy));
         }
-        let start = |client: &mut ClientOf<P>| {
-            client
-                .start_publish(message)
-                .map(|ticket| (ticket, client.link()))
-        };
-        started = started.or_else(|| start(client));
-        let stop = client.pump(stack, now, Appetite::Keep, !first);
-        if started.is_none() {
-            // What was before it may be gone now.
-            started = start(client);
-            client.pump(stack, now, Appetite::Keep, false);
-        }
+        let stop = client.offer(stack, message, &mut started, !first);
         if let Some((ticket, link)) = started
             && !client.is_publishing(ticket)
         {
             let same = client.status() == Status::Connected && client.link() == link;
             return Step::Done(match same {
-                true => Ok(Published::Done),
+                true => Ok(Reply::Done),
                 false => not_yet::<P>(client, lost::<P>(client)),
             });
         }
@@ -476,17 +453,17 @@ fn publish_at_most_once<P: Port>(
             return Step::Done(Err(Error::Busy));
         }
         let deadline = client.send_progress().after(STALL);
-        if now.reached(deadline) && (started.is_none() || client.cancel_publish()) {
+        if client.now().reached(deadline) && (started.is_none() || client.cancel_publish()) {
             return Step::Done(not_yet::<P>(client, Error::TimedOut));
         }
-        wait_for::<P, _>(client, stop, now, Some(deadline))
+        Step::Wait(stop, deadline)
     })
 }
 
 /// The message is not sent, or not acknowledged, yet: with reconnection no error.
-fn not_yet<P: Port>(client: &ClientOf<P>, error: Error<NetError<P>>) -> CallResult<P, Published> {
+fn not_yet<P: Port>(client: &ClientOf<P>, error: Error<NetError<P>>) -> CallResult<P, Reply> {
     if client.config.reconnect {
-        Ok(Published::NotYet)
+        Ok(Reply::NotYet)
     } else {
         Err(error)
     }
@@ -496,11 +473,11 @@ fn publish_in_flight<P: Port>(
     port: &P,
     message: &Message<Bytes<P>>,
     wait: bool,
-) -> CallResult<P, Published> {
+) -> CallResult<P, Reply> {
     let mut taken = None;
     let mut ends = None;
     let mut deadline = port.now().after(ANSWER_TIMEOUT);
-    repeat(port, |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         let ends = *ends.get_or_insert(client.ends());
         if ends != client.ends() {
             return Step::Done(not_yet::<P>(client, Error::NotConnected));
@@ -508,47 +485,39 @@ fn publish_in_flight<P: Port>(
         if first && client.status().is_idle() {
             return Step::Done(Err(Error::NotConnected));
         }
-        let mut take = |client: &mut ClientOf<P>| {
-            let ticket = client.session.take(message)?;
-            deadline = now.after(ANSWER_TIMEOUT);
-            Some((ticket, client.link()))
-        };
-        taken = taken.or_else(|| take(client));
+        let waited = taken.is_none();
         // Acknowledgements that have come make room.
-        let mut stop = client.pump(stack, now, Appetite::Keep, !first || taken.is_none());
-        if taken.is_none() {
-            taken = take(client);
-            stop = client.pump(stack, now, Appetite::Keep, false).or(stop);
+        let stop = client.offer(stack, message, &mut taken, !first);
+        if waited && taken.is_some() {
+            deadline = client.now().after(ANSWER_TIMEOUT);
         }
-        let late = now.reached(deadline) || stop == Stop::Full;
-        let stuck = now.reached(deadline) && client.wants_write();
+        let late = client.now().reached(deadline) || stop == Stop::Full;
+        let stuck = client.now().reached(deadline) && client.wants_write();
         let status = client.status();
         let Some((ticket, link)) = taken else {
             return match status {
-                Status::Connected if wait && !late => {
-                    wait_for::<P, _>(client, stop, now, Some(deadline))
-                }
-                Status::Connected | Status::Connecting => Step::Done(Ok(Published::NoRoom)),
+                Status::Connected if wait && !late => Step::Wait(stop, deadline),
+                Status::Connected | Status::Connecting => Step::Done(Ok(Reply::NoRoom)),
                 _ => Step::Done(match not_yet::<P>(client, lost::<P>(client)) {
-                    Ok(_) => Ok(Published::NoRoom),
+                    Ok(_) => Ok(Reply::NoRoom),
                     error => error,
                 }),
             };
         };
         Step::Done(if !client.session.is_in_flight(ticket) {
-            Ok(Published::Done)
+            Ok(Reply::Done)
         } else if status.is_idle() {
             not_yet::<P>(client, lost::<P>(client))
         } else if status == Status::Connecting || link != client.link() {
-            Ok(Published::NotYet)
+            Ok(Reply::NotYet)
         } else if !wait {
-            Ok(Published::Done)
+            Ok(Reply::Done)
         } else if stuck {
             not_yet::<P>(client, Error::TimedOut)
         } else if late {
-            Ok(Published::NotYet)
+            Ok(Reply::NotYet)
         } else {
-            return wait_for::<P, _>(client, stop, now, Some(deadline));
+            return Step::Wait(stop, deadline);
         })
     })
 }
@@ -558,45 +527,44 @@ fn publish_in_flight<P: Port>(
 /// # Errors
 /// [`Error::SubscriptionRefused`], [`Error::TimedOut`] after 5 s, or what became of the
 /// connection.
-pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P, ()> {
-    request(port, |client| client.session.subscribe(filter, qos))
+pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
+    request(port, Kind::Subscribe, filter, qos)
 }
 
 /// Unsubscribes, and waits for the UNSUBACK.
 ///
 /// # Errors
 /// [`Error::TimedOut`] after 5 s, or what became of the connection.
-pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, ()> {
-    request(port, |client| client.session.unsubscribe(filter))
+pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply> {
+    request(port, Kind::Unsubscribe, filter, QoS::AtMostOnce)
 }
 
-fn request<P: Port>(
-    port: &P,
-    ask: impl Fn(&mut ClientOf<P>) -> Option<Ticket>,
-) -> CallResult<P, ()> {
+fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
     let deadline = port.now().after(ANSWER_TIMEOUT);
     let mut asked = None;
-    repeat(port, |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         if first {
             if client.status() != Status::Connected {
                 return Step::Done(Err(Error::NotConnected));
             }
-            asked = ask(client);
+            asked = client.session.request(kind, filter, qos);
         }
         let Some(ticket) = asked else {
             return Step::Done(Err(Error::NoMemory));
         };
-        let stop = client.pump(stack, now, Appetite::Keep, !first);
+        let stop = client.pump(stack, Appetite::Keep, !first);
         let answer = client.session.answer(ticket);
         Step::Done(match answer {
             _ if client.status().is_idle() => Err(lost::<P>(client)),
-            Answer::Done => Ok(()),
+            Answer::Done => Ok(Reply::Done),
             Answer::Refused => {
                 client.session.collect(ticket);
                 Err(Error::SubscriptionRefused)
             }
-            Answer::Pending if now.reached(deadline) || stop == Stop::Full => Err(Error::TimedOut),
-            Answer::Pending => return wait_for::<P, _>(client, stop, now, Some(deadline)),
+            Answer::Pending if client.now().reached(deadline) || stop == Stop::Full => {
+                Err(Error::TimedOut)
+            }
+            Answer::Pending => return Step::Wait(stop, deadline),
         })
     })
 }
@@ -605,13 +573,13 @@ fn request<P: Port>(
 ///
 /// # Errors
 /// [`Error::NotConnected`], or what became of the connection while the call was waiting.
-pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Received> {
+pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
     let mut ends = None;
-    repeat(port, |client, stack, now, first| {
+    repeat(port, &mut |client, stack, first| {
         let ends = *ends.get_or_insert(client.ends());
         if ends != client.ends() {
             return Step::Done(match client.end() {
-                End::Disconnected => Ok(Received::Nothing),
+                End::Disconnected => Ok(Reply::Nothing),
                 End::Closed => Err(Error::NotConnected),
             });
         }
@@ -621,48 +589,46 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Received> {
         } else {
             Appetite::Deliver
         };
-        let stop = client.pump(stack, now, appetite, true);
+        let stop = client.pump(stack, appetite, true);
         if let Some(size) = client.take_skipped() {
-            return Step::Done(Ok(Received::Skipped(size)));
+            return Step::Done(Ok(Reply::Skipped(size)));
         }
         // What arrived before the connection failed is delivered all the same.
         if (!idle || client.fault().is_some())
             && let Some(tag) = client.deliver()
         {
-            return Step::Done(Ok(Received::Message(tag.size)));
+            return Step::Done(Ok(Reply::Message(tag.size)));
         }
         if idle && first {
             Step::Done(Err(Error::NotConnected))
         } else if client.status().is_idle() {
             Step::Done(Err(lost::<P>(client)))
         } else if wait {
-            wait_for::<P, _>(client, stop, now, None)
+            Step::Wait(stop, client.now().after(Time::FOREVER))
         } else {
-            Step::Done(Ok(Received::Nothing))
+            Step::Done(Ok(Reply::Nothing))
         }
     })
 }
 
 /// The message that [`receive`] named has been handled: it is acknowledged and let go.
 pub fn handled<P: Port>(port: &P) {
-    let now = port.now();
-    port.with(|client, stack| client.handled(stack, now));
+    timed(port, |client, stack| client.handled(stack));
 }
 
 /// Sends a PINGREQ; does nothing with a keepalive of 0, or while connecting.
 ///
 /// # Errors
 /// [`Error::NotConnected`].
-pub fn ping<P: Port>(port: &P) -> CallResult<P, ()> {
-    let now = port.now();
-    port.with(|client, stack| match client.status() {
-        _ if client.config.keepalive == 0 => Ok(()),
-        Status::Connecting => Ok(()),
+pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
+    timed(port, |client, stack| match client.status() {
+        _ if client.config.keepalive == 0 => Ok(Reply::Done),
+        Status::Connecting => Ok(Reply::Done),
         Status::Connected => {
             client.ping();
-            client.pump(stack, now, Appetite::Nothing, false);
+            client.pump(stack, Appetite::Nothing, false);
             match client.status() {
-                Status::Connected => Ok(()),
+                Status::Connected => Ok(Reply::Done),
                 _ => Err(lost::<P>(client)),
             }
         }
@@ -677,6 +643,5 @@ pub fn close<P: Port>(port: &P) {
 
 /// Sends DISCONNECT if the socket takes it at once, and lets everything go.
 pub fn disconnect<P: Port>(port: &P) {
-    let now = port.now();
-    port.with(|client, stack| client.disconnect(stack, now));
+    timed(port, |client, stack| client.disconnect(stack));
 }

@@ -11,12 +11,12 @@
 use core::mem;
 
 use embedded_nal::{AddrType, TcpClientStack, TcpError, TcpErrorKind};
-use heapless::Deque;
+use heapless::Vec;
 
 use crate::{
-    calls::Dialer,
+    calls::{Dialer, Wait},
     memory::{Inbox, Memory},
-    packet::{Ack, Header, Kind, Malformed, PacketId, QoS, Version},
+    packet::{Header, Kind, Malformed, PacketId, QoS, Version},
     service::Service,
     session::{Due, Message, Session, Ticket},
     time::Time,
@@ -112,8 +112,8 @@ impl<E> From<Malformed> for Fault<E> {
 enum Phase {
     /// Never connected, closed, disconnected, or failed.
     Idle,
-    /// Failed, and to be connected again; at this moment, once it is known.
-    Lost(Option<Time>),
+    /// Failed, and to be connected again at [`Service::deadline`].
+    Lost,
     /// DNS and TCP are under way, outside of the client.
     Dialing,
     /// CONNACK is awaited.
@@ -205,19 +205,6 @@ impl Stop {
     }
 }
 
-/// The packet that is being put into the buffer, which may be smaller than the packet.
-#[derive(Debug)]
-enum Sending<B> {
-    Connect {
-        clean_session: bool,
-    },
-    /// QoS 0. It stays here until the socket has taken all of it.
-    Publish(Message<B>, Ticket),
-    Ack(Ack),
-    Ping,
-    Due(Due, PacketId),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Header,
@@ -228,78 +215,86 @@ enum Part {
 
 /// The PUBLISH that is being read.
 #[derive(Debug)]
+#[repr(C)] // small fields first, as in `Client`
 struct Reading {
     part: Part,
-    /// Lengths in bytes, and how much of the part is there.
-    topic: usize,
-    payload: usize,
-    done: usize,
     qos: QoS,
-    id: Option<PacketId>,
     /// It goes to the inbox; otherwise it is skipped.
     stored: bool,
     /// A repeated QoS 2 message; `true` if it has been handled.
     known: Option<bool>,
+    id: Option<PacketId>,
+    /// Lengths in bytes, and how much of the part is there.
+    topic: usize,
+    payload: usize,
+    done: usize,
 }
 
 /// An MQTT client. `S` is the network, `M` the memory.
+///
+/// In this order, for a small field near the start takes the short instructions of a small
+/// machine.
+#[repr(C)]
 pub struct Client<S: TcpClientStack, M: Memory> {
-    /// Who connects to whom; used by the next CONNECT.
-    pub config: Config<M::Bytes>,
-    /// What outlives the connection.
-    pub session: Session<M>,
-    /// Messages for the script.
-    pub inbox: M::Inbox,
-    phase: Phase,
-    /// What ended the last connection, if it was not the script.
-    fault: Option<Fault<S::Error>>,
-    /// The fault came after CONNACK.
-    was_up: bool,
-    /// Faults that are still to be told to the script's error callback: a script may be quicker
-    /// than the internal thread.
-    owed: Deque<Fault<S::Error>, OWED>,
-    /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
-    persistent: bool,
-    /// The attempt to connect that the calls go on with, on a port without threads.
-    pub(crate) dialer: Option<Dialer<S>>,
-    /// The time of the present step.
-    now: Time,
-    service: Service,
-    /// Calls of the script that wait for the socket to become readable.
-    readers: u16,
-    /// One of them has read since the internal thread looked last.
-    script_read: bool,
-    watch: Watch,
-    /// When keepalive asks for something next, as far as is known, and when it was looked last.
-    served_until: Option<Time>,
-    served_at: Time,
-    socket: Option<S::TcpSocket>,
-    outgoing: Outgoing<M::Buffer>,
-    incoming: Incoming<M::Buffer>,
-    sending: Option<Sending<M::Bytes>>,
-    /// Bytes of the packet being sent that are in the buffer or further, and its length.
-    sent: usize,
-    len: usize,
-    acks: Deque<Ack, ACKS>,
-    ping_due: bool,
     reading: Reading,
-    /// Something was left unread when reading was tried last.
-    reading_stopped: bool,
-    clean_session: bool,
+    phase: Phase,
     /// Counts connections; tells an acknowledgement that belongs to an earlier one.
     link: u8,
+    signals: Signals,
+    ping_due: bool,
+    /// Something was left unread when reading was tried last.
+    reading_stopped: bool,
+    /// The oldest message in the inbox is in the script's callback.
+    delivering: bool,
+    /// Connections that fail are made again: from `connect` to `close` or `disconnect`.
+    persistent: bool,
+    watch: Watch,
+    /// A call of the script has read since the internal thread looked last.
+    script_read: bool,
     /// Counts `close`, `disconnect` and `connect`.
     epoch: u8,
     /// Counts `close` and `disconnect`.
     ends: u8,
     end: End,
-    /// The oldest message in the inbox is in the script's callback.
-    delivering: bool,
+    clean_session: bool,
+    /// The server ended the last connection, after CONNACK.
+    server_closed: bool,
+    /// Calls of the script that wait for the socket to become readable.
+    readers: u16,
+    /// What ended the last connection, if it was not the script.
+    fault: Option<Fault<S::Error>>,
+    /// The packet that is being put into the buffer, which may be smaller than the packet.
+    sending: Option<Due>,
+    socket: Option<S::TcpSocket>,
+    /// The time of the present step.
+    now: Time,
+    /// Bytes of the packet being sent that are in the buffer or further, and its length.
+    sent: usize,
+    len: usize,
+    outgoing: Outgoing<M::Buffer>,
+    incoming: Incoming<M::Buffer>,
+    /// The QoS 0 message of that packet. It stays until the socket has taken all of it.
+    at_most_once: Option<(Message<M::Bytes>, Ticket)>,
+    service: Service,
+    /// When keepalive asks for something next, as far as is known, and when it was looked last.
+    served_until: Time,
+    served_at: Time,
     /// Bytes of messages in the inbox.
     kept: u32,
     /// Size of a message that was skipped for want of memory, until it is reported.
     skipped: Option<u32>,
-    signals: Signals,
+    acks: Vec<Due, ACKS>,
+    /// Faults that are still to be told to the script's error callback: a script may be quicker
+    /// than the internal thread.
+    owed: Vec<Fault<S::Error>, OWED>,
+    /// The attempt to connect that the calls go on with, on a port without threads.
+    pub(crate) dialer: Option<Dialer<S>>,
+    /// Messages for the script.
+    pub inbox: M::Inbox,
+    /// Who connects to whom; used by the next CONNECT.
+    pub config: Config<M::Bytes>,
+    /// What outlives the connection.
+    pub session: Session<M>,
 }
 
 impl<S, M> Client<S, M>
@@ -324,8 +319,8 @@ where
             inbox,
             phase: Phase::Idle,
             fault: None,
-            was_up: false,
-            owed: Deque::new(),
+            server_closed: false,
+            owed: Vec::new(),
             persistent: false,
             dialer: None,
             now: Time(0),
@@ -333,15 +328,16 @@ where
             readers: 0,
             script_read: false,
             watch: Watch::Socket,
-            served_until: None,
+            served_until: Time(0),
             served_at: Time(0),
             socket: None,
             outgoing: Outgoing::new(transmit_buffer),
             incoming: Incoming::new(receive_buffer),
             sending: None,
+            at_most_once: None,
             sent: 0,
             len: 0,
-            acks: Deque::new(),
+            acks: Vec::new(),
             ping_due: false,
             reading: Reading {
                 part: Part::Header,
@@ -368,16 +364,11 @@ where
 
     /// The state of the connection.
     pub fn status(&self) -> Status {
-        match (self.phase, self.fault) {
-            (Phase::Up, _) => Status::Connected,
-            (Phase::Lost(_) | Phase::Dialing | Phase::Greeting, _) => Status::Connecting,
-            (Phase::Idle, Some(Fault::Closed)) if self.was_up => Status::ServerClosed,
-            (Phase::Idle, Some(Fault::Io(error)))
-                if self.was_up && error.kind() == TcpErrorKind::PipeClosed =>
-            {
-                Status::ServerClosed
-            }
-            (Phase::Idle, _) => Status::Idle,
+        match self.phase {
+            Phase::Up => Status::Connected,
+            Phase::Lost | Phase::Dialing | Phase::Greeting => Status::Connecting,
+            Phase::Idle if self.server_closed => Status::ServerClosed,
+            Phase::Idle => Status::Idle,
         }
     }
 
@@ -423,10 +414,36 @@ where
         mem::take(&mut self.signals)
     }
 
+    /// The time of the present step.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// A step begins.
+    pub fn set_now(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// What a call waits for whose step stopped here, until `deadline` at the latest.
+    pub fn wait(&self, stop: Stop, deadline: Time) -> Wait {
+        let until = match stop {
+            Stop::More => self.now,
+            _ => deadline.min(self.stalls_at()),
+        };
+        Wait {
+            readable: stop == Stop::Dry,
+            writable: self.wants_write(),
+            until,
+        }
+    }
+
     /// When the link counts as failed unless the socket takes something.
-    pub fn stalls_at(&self) -> Option<Time> {
-        let half_sent = self.wants_write() && !self.outgoing.is_untouched();
-        half_sent.then(|| self.outgoing.progress().after(STALL))
+    pub fn stalls_at(&self) -> Time {
+        if self.wants_write() && !self.outgoing.is_untouched() {
+            self.outgoing.progress().after(STALL)
+        } else {
+            self.now.after(Time::FOREVER)
+        }
     }
 
     /// Is something waiting to be sent?
@@ -460,10 +477,7 @@ where
         }
         self.socket = Some(socket);
         self.link = self.link.wrapping_add(1);
-        self.sending = Some(Sending::Connect {
-            clean_session: self.clean_session,
-        });
-        (self.sent, self.len) = (0, usize::MAX);
+        self.start(Kind::Connect, None);
         self.phase = Phase::Greeting;
         Ok(())
     }
@@ -482,15 +496,21 @@ where
         }
         self.hang_up(stack);
         if self.persistent {
-            self.phase = Phase::Lost(None);
+            self.phase = Phase::Lost;
+            self.service.deadline = self.service.next_attempt(self.now);
         }
         self.fault = Some(fault);
-        self.was_up = was_up;
+        self.server_closed = was_up
+            && match fault {
+                Fault::Closed => true,
+                Fault::Io(error) => error.kind() == TcpErrorKind::PipeClosed,
+                _ => false,
+            };
         if was_up && !self.persistent {
             if self.owed.is_full() {
-                self.owed.pop_front();
+                self.take_owed();
             }
-            let _ = self.owed.push_back(fault);
+            let _ = self.owed.push(fault);
         }
     }
 
@@ -504,11 +524,10 @@ where
     }
 
     /// `disconnect`: sends DISCONNECT if the socket takes it at once, and lets everything go.
-    pub fn disconnect(&mut self, stack: &mut S, now: Time) {
-        self.now = now;
+    pub fn disconnect(&mut self, stack: &mut S) {
         if self.phase == Phase::Up && self.flush(stack).is_ok() && !self.wants_write() {
             let header = Header::new(Kind::Disconnect, 0);
-            self.outgoing.append(0, now, |out| header.emit(out));
+            self.outgoing.append(0, self.now, |out| header.emit(out));
             let _ = self.flush(stack);
             self.drain(stack);
         }
@@ -539,20 +558,19 @@ where
 
     fn hang_up(&mut self, stack: &mut S) {
         self.phase = Phase::Idle;
-        self.fault = None;
-        let dialing = self.dialer.take().and_then(|dialer| dialer.socket);
-        for socket in [self.socket.take(), dialing].into_iter().flatten() {
-            // Nothing can be done about a socket that fails to close.
-            let _ = stack.close(socket);
-        }
+        (self.fault, self.server_closed) = (None, false);
+        // Nothing can be done about a socket that fails to close.
+        let mut close = |socket: Option<_>| socket.map(|socket| stack.close(socket));
+        close(self.socket.take());
+        close(self.dialer.take().and_then(|dialer| dialer.socket));
         if self.reading.part != Part::Header && self.reading.stored {
             self.inbox.abandon();
         }
         self.reading.part = Part::Header;
-        if let Some(Sending::Due(Due::Publish(at, _), _)) = self.sending {
-            self.session.half_sent(at);
+        if let Some(due) = self.sending.take() {
+            self.session.half_sent(due);
         }
-        self.sending = None;
+        self.at_most_once = None;
         self.acks.clear();
         self.ping_due = false;
         self.outgoing.drop_pending();
@@ -563,8 +581,7 @@ where
 
     /// Sends what there is to send, reads what there is to read (if `read`; in any case what was
     /// read before). A fault ends the connection.
-    pub fn pump(&mut self, stack: &mut S, now: Time, appetite: Appetite, read: bool) -> Stop {
-        self.now = now;
+    pub fn pump(&mut self, stack: &mut S, appetite: Appetite, read: bool) -> Stop {
         match self.try_pump(stack, appetite, read) {
             Ok(stop) => stop,
             Err(fault) => {
@@ -589,9 +606,9 @@ where
                 break;
             }
         }
-        match self.stalls_at() {
-            Some(deadline) if self.now.reached(deadline) => Err(Fault::Stalled),
-            _ => Ok(stop),
+        if self.now.reached(self.stalls_at()) {
+            return Err(Fault::Stalled);
         }
+        Ok(stop)
     }
 }

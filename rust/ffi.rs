@@ -16,19 +16,19 @@
 #![allow(clippy::not_unsafe_ptr_arg_deref)] // the promises above are about every pointer
 
 use core::{
-    marker::PhantomData,
     mem,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    ptr, slice,
+    ptr::{self, NonNull},
+    slice,
 };
 
 use cty::{c_void, size_t};
 use embedded_nal::{AddrType, Dns, TcpClientStack, TcpError, TcpErrorKind, nb};
 
 use crate::{
-    calls::{self, Error, Interrupted, Port, Published, Wait},
+    calls::{self, Error, Interrupted, Port, Reply, Wait},
     client::{Client, Config, Fault, Signals, Status},
-    config::{RX_BUFFER, TX_BUFFER},
+    config::{RX_BUFFER, THREADS, TX_BUFFER},
     memory::{Inbox, List, Memory, Tag},
     packet::{PacketId, QoS, Version, check_filter, check_text, check_topic},
     service,
@@ -51,20 +51,45 @@ pub struct Bytes {
     owner: *mut Object,
 }
 
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        if self.len == 0 {
-            return &[];
-        }
-        // SAFETY: the C side keeps the data as it is while the engine holds on to it.
-        unsafe { slice::from_raw_parts(self.data, self.len) }
+impl Bytes {
+    /// The bytes, or `None` for no data, which is what an absent text is.
+    fn present(self) -> Option<Text> {
+        (!self.data.is_null()).then(|| self.into())
     }
 }
 
-impl Bytes {
-    /// The bytes, or `None` for no data, which is what an absent text is.
-    fn present(self) -> Option<Bytes> {
-        (!self.data.is_null()).then_some(self)
+/// The same in the engine, where it need not be looked at whether there is data.
+#[derive(Clone, Copy)]
+struct Text {
+    data: NonNull<u8>,
+    len: size_t,
+    owner: *mut Object,
+}
+
+impl From<Bytes> for Text {
+    fn from(bytes: Bytes) -> Text {
+        Text {
+            data: NonNull::new(bytes.data.cast_mut()).unwrap_or(NonNull::dangling()),
+            len: bytes.len,
+            owner: bytes.owner,
+        }
+    }
+}
+
+impl From<Text> for Bytes {
+    fn from(text: Text) -> Bytes {
+        Bytes {
+            data: text.data.as_ptr(),
+            len: text.len,
+            owner: text.owner,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the C side keeps the data as it is while the engine holds on to it.
+        unsafe { slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
 
@@ -106,9 +131,8 @@ pub struct PortTable {
         waiting: bool,
         socket: *mut Object,
     ),
-    /// Waits for the socket to become readable or writable, at most `timeout` milliseconds (-1:
-    /// for ever); it may end early. `socket` NULL: the one of the last `unlock`. `true`: the call
-    /// is to be broken off.
+    /// Waits for the socket to become readable or writable, at most `timeout` milliseconds; it may
+    /// end early. `socket` NULL: the one of the last `unlock`. `true`: the call is to be broken off.
     wait: extern "C" fn(
         call: *mut Call,
         socket: *mut Object,
@@ -215,19 +239,31 @@ pub struct Outcome {
     detail: i32,
 }
 
-fn outcome<T>(result: Result<T, Error<Errno>>, done: impl FnOnce(T) -> Outcome) -> Outcome {
+fn outcome(result: Result<Reply, Error<Errno>>) -> Outcome {
     let (what, detail) = match result {
-        Ok(value) => return done(value),
-        Err(Error::Interrupted) => (What::Interrupted, 0),
-        Err(Error::NotConnected) => (What::NotConnected, 0),
-        Err(Error::TimedOut) => (What::TimedOut, 0),
-        Err(Error::SubscriptionRefused) => (What::SubscriptionRefused, 0),
-        Err(Error::Busy) => (What::Busy, 0),
-        Err(Error::NoMemory) => (What::NoMemory, 0),
-        Err(Error::Fault(fault)) => match fault {
-            Fault::Dns(errno) => (What::Dns, errno.0),
-            Fault::Dial(errno) => (What::Dial, errno.0),
-            Fault::Io(errno) => (What::Io, errno.0),
+        Ok(Reply::Done) => (What::Done, 1),
+        Ok(Reply::NotYet | Reply::Nothing) => (What::Done, 0),
+        Ok(Reply::NoRoom) => (What::Done, -1),
+        Ok(Reply::Message(size)) => (What::Done, size as i32),
+        Ok(Reply::Skipped(size)) => (What::Skipped, size as i32),
+        Err(error) => return failed(error),
+    };
+    Outcome { what, detail }
+}
+
+#[cold]
+fn failed(error: Error<Errno>) -> Outcome {
+    let (what, detail) = match error {
+        Error::Interrupted => (What::Interrupted, 0),
+        Error::NotConnected => (What::NotConnected, 0),
+        Error::TimedOut => (What::TimedOut, 0),
+        Error::SubscriptionRefused => (What::SubscriptionRefused, 0),
+        Error::Busy => (What::Busy, 0),
+        Error::NoMemory => (What::NoMemory, 0),
+        Error::Fault(fault) => match fault {
+            Fault::Dns(errno) => (What::Dns, i32::from(errno.0)),
+            Fault::Dial(errno) => (What::Dial, i32::from(errno.0)),
+            Fault::Io(errno) => (What::Io, i32::from(errno.0)),
             Fault::Unreachable => (What::Unreachable, 0),
             Fault::Silent => (What::Silent, 0),
             Fault::Closed => (What::Closed, 0),
@@ -241,21 +277,15 @@ fn outcome<T>(result: Result<T, Error<Errno>>, done: impl FnOnce(T) -> Outcome) 
     Outcome { what, detail }
 }
 
-fn done(detail: i32) -> Outcome {
-    Outcome {
-        what: What::Done,
-        detail,
-    }
-}
-
-/// An error of the port.
+/// An error of the port. Two bytes, so that any fault with its errno is returned in a register;
+/// no errno is larger.
 #[derive(Clone, Copy, Debug)]
-struct Errno(i32);
+struct Errno(i16);
 
 /// Errors that mean more than that something failed, as MicroPython numbers them.
-const EAGAIN: i32 = 11;
-const EPIPE: i32 = 32;
-const ECONNRESET: i32 = 104;
+const EAGAIN: i16 = 11;
+const EPIPE: i16 = 32;
+const ECONNRESET: i16 = 104;
 
 impl Errno {
     fn or_would_block(self) -> nb::Error<Errno> {
@@ -268,7 +298,7 @@ impl Errno {
 
     /// From a count of bytes, or a negated error.
     fn check(count: isize) -> nb::Result<usize, Errno> {
-        usize::try_from(count).map_err(|_| Errno(count.wrapping_neg() as i32).or_would_block())
+        usize::try_from(count).map_err(|_| Errno(count.wrapping_neg() as i16).or_would_block())
     }
 }
 
@@ -281,72 +311,69 @@ impl TcpError for Errno {
     }
 }
 
-/// The port as an embedded-nal stack. A name and the socket's address stay on the C side.
-struct Net {
-    port: &'static PortTable,
+/// One call of the C side: the port as it serves this call, and as an embedded-nal stack. A name
+/// and the socket's address stay on the C side.
+#[derive(Clone, Copy)]
+struct Context {
+    block: *mut Block,
     call: *mut Call,
-    host: Bytes,
-    tcp_port: u16,
 }
 
 #[derive(Clone, Copy)]
-struct Socket(*mut Object);
+struct Socket(NonNull<Object>);
 
-impl TcpClientStack for Net {
+impl TcpClientStack for Context {
     type TcpSocket = Socket;
     type Error = Errno;
 
     fn socket(&mut self) -> Result<Socket, Errno> {
         let mut error = 0;
-        let socket = (self.port.socket)(self.call, &mut error);
-        if socket.is_null() {
-            Err(Errno(error))
-        } else {
-            Ok(Socket(socket))
-        }
+        let socket = (self.port().socket)(self.call, &mut error);
+        NonNull::new(socket).map(Socket).ok_or(Errno(error as i16))
     }
 
     fn connect(&mut self, socket: &mut Socket, _: SocketAddr) -> nb::Result<(), Errno> {
-        match (self.port.connect)(self.call, socket.0) {
+        match (self.port().connect)(self.call, socket.0.as_ptr()) {
             0 => Ok(()),
-            error => Err(Errno(error).or_would_block()),
+            error => Err(Errno(error as i16).or_would_block()),
         }
     }
 
     fn send(&mut self, socket: &mut Socket, data: &[u8]) -> nb::Result<usize, Errno> {
-        Errno::check((self.port.send)(
+        Errno::check((self.port().send)(
             self.call,
-            socket.0,
+            socket.0.as_ptr(),
             data.as_ptr(),
             data.len(),
         ))
     }
 
     fn receive(&mut self, socket: &mut Socket, data: &mut [u8]) -> nb::Result<usize, Errno> {
-        Errno::check((self.port.receive)(
+        Errno::check((self.port().receive)(
             self.call,
-            socket.0,
+            socket.0.as_ptr(),
             data.as_mut_ptr(),
             data.len(),
         ))
     }
 
     fn close(&mut self, socket: Socket) -> Result<(), Errno> {
-        (self.port.close)(self.call, socket.0);
+        (self.port().close)(self.call, socket.0.as_ptr());
         Ok(())
     }
 }
 
-impl Dns for Net {
+impl Dns for Context {
     type Error = Errno;
 
     /// The address stays on the C side, in the call's frame: what comes back says only that there
     /// is one.
     fn get_host_by_name(&mut self, _: &str, family: AddrType) -> nb::Result<IpAddr, Errno> {
         let ipv6 = family == AddrType::IPv6;
-        match (self.port.resolve)(self.call, self.host, self.tcp_port, ipv6) {
+        let (host, tcp_port) = self.server();
+        match (self.port().resolve)(self.call, host.into(), tcp_port, ipv6) {
             0 => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            error => Err(nb::Error::Other(Errno(error))),
+            error => Err(nb::Error::Other(Errno(error as i16))),
         }
     }
 
@@ -376,63 +403,64 @@ impl AsMut<[u8]> for Buffer {
 /// A list on the C side's heap.
 struct HeapList<T> {
     grow: extern "C" fn(*mut c_void, size_t, size_t) -> *mut c_void,
-    data: *mut T,
+    /// Dangling while there is no room for an entry.
+    data: NonNull<T>,
     len: u16,
     capacity: u16,
-    of: PhantomData<T>,
 }
 
 impl<T> HeapList<T> {
     fn new(port: &PortTable) -> Self {
-        let data = ptr::null_mut();
         HeapList {
             grow: port.grow,
-            data,
+            data: NonNull::dangling(),
             len: 0,
             capacity: 0,
-            of: PhantomData,
         }
     }
 }
 
+/// A block of twice the capacity, and that capacity; the same for lists of anything.
+fn grown(
+    grow: extern "C" fn(*mut c_void, size_t, size_t) -> *mut c_void,
+    old: *mut c_void,
+    capacity: u16,
+    size: usize,
+) -> Option<(NonNull<c_void>, u16)> {
+    let old = if capacity == 0 { ptr::null_mut() } else { old };
+    let new = capacity.max(2).checked_mul(2)?;
+    let data = grow(old, usize::from(capacity) * size, usize::from(new) * size);
+    Some((NonNull::new(data)?, new))
+}
+
 impl<T> List<T> for HeapList<T> {
     fn entries(&self) -> &[T] {
-        if self.data.is_null() {
-            return &[];
-        }
         // SAFETY: `grow` gave room for `capacity` entries, and `push` wrote the first `len`.
-        unsafe { slice::from_raw_parts(self.data, usize::from(self.len)) }
+        unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 
     fn entries_mut(&mut self) -> &mut [T] {
-        if self.data.is_null() {
-            return &mut [];
-        }
         // SAFETY: as above.
-        unsafe { slice::from_raw_parts_mut(self.data, usize::from(self.len)) }
+        unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), usize::from(self.len)) }
     }
 
     fn push(&mut self, entry: T) -> Result<(), T> {
         if self.len == self.capacity {
-            let Some(capacity) = self.capacity.max(2).checked_mul(2) else {
-                return Err(entry);
-            };
-            let size = |n: u16| usize::from(n) * mem::size_of::<T>();
-            let data = (self.grow)(self.data.cast(), size(self.capacity), size(capacity));
-            if data.is_null() {
-                return Err(entry);
+            let old = self.data.as_ptr().cast();
+            match grown(self.grow, old, self.capacity, mem::size_of::<T>()) {
+                Some((data, capacity)) => (self.data, self.capacity) = (data.cast(), capacity),
+                None => return Err(entry),
             }
-            (self.data, self.capacity) = (data.cast(), capacity);
         }
         // SAFETY: `len` is less than `capacity`.
-        unsafe { self.data.add(usize::from(self.len)).write(entry) };
+        unsafe { self.data.as_ptr().add(usize::from(self.len)).write(entry) };
         self.len += 1;
         Ok(())
     }
 
     fn clear(&mut self) {
         // The entries need no dropping, and the collector need not see them any more.
-        self.data = ptr::null_mut();
+        self.data = NonNull::dangling();
         (self.len, self.capacity) = (0, 0);
     }
 }
@@ -552,25 +580,19 @@ impl Inbox for Messages {
 enum Heap {}
 
 impl Memory for Heap {
-    type Bytes = Bytes;
+    type Bytes = Text;
     type Buffer = Buffer;
     type Received = HeapList<Received>;
-    type Subscriptions = HeapList<Option<Subscription<Bytes>>>;
+    type Subscriptions = HeapList<Option<Subscription<Text>>>;
     type Inbox = Messages;
 }
 
 /// One client.
 pub struct Block {
     port: &'static PortTable,
-    client: Client<Net, Heap>,
+    client: Client<Context, Heap>,
     receive_buffer: [u8; RX_BUFFER],
     transmit_buffer: [u8; TX_BUFFER],
-}
-
-/// One call of the C side.
-struct Context {
-    block: *mut Block,
-    call: *mut Call,
 }
 
 impl Context {
@@ -579,79 +601,65 @@ impl Context {
         unsafe { (*self.block).port }
     }
 
-    fn net(&self, host: Bytes, tcp_port: u16) -> Net {
-        Net {
-            port: self.port(),
-            call: self.call,
-            host,
-            tcp_port,
+    fn server(&self) -> (Text, u16) {
+        // SAFETY: nothing changes these two after `umqtt_init`.
+        unsafe {
+            let config = &raw const (*self.block).client.config;
+            ((*config).server, (*config).port)
         }
     }
 
-    fn run<T>(
-        block: *mut Block,
-        call: *mut Call,
-        work: impl FnOnce(&Context) -> Result<T, Error<Errno>>,
-        done: impl FnOnce(T) -> Outcome,
-    ) -> Outcome {
-        outcome(work(&Context { block, call }), done)
+    /// The end of [`Port::with`], which is in every call.
+    fn unlock(&self, client: &mut Client<Context, Heap>) {
+        let Signals {
+            changed,
+            alarm,
+            waiting,
+        } = client.take_signals();
+        let socket = client
+            .socket()
+            .map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
+        (self.port().unlock)(self.call, changed, alarm, waiting, socket);
     }
 }
 
 impl Port for Context {
-    type Stack = Net;
+    type Stack = Context;
     type Memory = Heap;
 
     fn now(&self) -> Time {
         Time((self.port().now)())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Client<Net, Heap>, &mut Net) -> T) -> T {
-        let port = self.port();
-        (port.lock)(self.call);
+    fn with<T>(&self, work: impl FnOnce(&mut Client<Context, Heap>, &mut Context) -> T) -> T {
+        (self.port().lock)(self.call);
         // SAFETY: the lock makes this the only reference.
         let client = unsafe { &mut (*self.block).client };
-        let result = work(
-            client,
-            &mut self.net(client.config.server, client.config.port),
-        );
-        let signals = client.take_signals();
-        let socket = client.socket().map_or(ptr::null_mut(), |socket| socket.0);
-        let Signals {
-            changed,
-            alarm,
-            waiting,
-        } = signals;
-        (port.unlock)(self.call, changed, alarm, waiting, socket);
+        let result = work(client, &mut { *self });
+        self.unlock(client);
         result
     }
 
-    fn outside<T>(&self, work: impl FnOnce(&mut Net) -> T) -> T {
-        // SAFETY: nothing changes these two after `umqtt_init`.
-        let (host, tcp_port) = unsafe {
-            let config = &raw const (*self.block).client.config;
-            ((*config).server, (*config).port)
-        };
-        work(&mut self.net(host, tcp_port))
+    fn outside<T>(&self, work: impl FnOnce(&mut Context) -> T) -> T {
+        work(&mut { *self })
+    }
+
+    /// The C side knows the name.
+    fn resolve(&self, _: &[u8], family: AddrType) -> nb::Result<IpAddr, Errno> {
+        self.outside(|net| net.get_host_by_name("", family))
     }
 
     fn has_thread(&self) -> bool {
-        self.port().threads
+        THREADS.unwrap_or(self.port().threads)
     }
 
     fn report(&self, fault: Fault<Errno>) {
-        (self.port().report)(
-            self.call,
-            outcome::<()>(Err(Error::Fault(fault)), |()| done(0)),
-        );
+        (self.port().report)(self.call, failed(fault.into()));
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
-        let socket = socket.map_or(ptr::null_mut(), |socket| socket.0);
-        let timeout = match wait.until {
-            Some(until) => i32::try_from(until.since(self.now())).unwrap_or(i32::MAX),
-            None => -1,
-        };
+        let socket = socket.map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
+        let timeout = wait.until.since(self.now()) as i32;
         let port = self.port();
         if (port.wait)(self.call, socket, wait.readable, wait.writable, timeout) {
             return Err(Interrupted);
@@ -678,8 +686,8 @@ pub extern "C" fn umqtt_init(
     // SAFETY: the C side's table is constant, and the settings are there during this call.
     let (port, settings): (&'static PortTable, &Settings) = unsafe { (&*port, &*settings) };
     let config = Config {
-        client_id: settings.client_id,
-        server: settings.server,
+        client_id: settings.client_id.into(),
+        server: settings.server.into(),
         port: settings.port,
         ipv6: settings.ipv6,
         user: settings.user.present(),
@@ -719,7 +727,7 @@ pub extern "C" fn umqtt_server(engine: *mut Block, port: *mut u16) -> Bytes {
     unsafe {
         let config = &raw const (*engine).client.config;
         *port = (*config).port;
-        (*config).server
+        (*config).server.into()
     }
 }
 
@@ -732,12 +740,19 @@ pub extern "C" fn umqtt_receive_buffer() -> i32 {
 /// Connects. `detail`: the number of an internal thread that has to be started, or -1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_connect(engine: *mut Block, call: *mut Call, clean: bool) -> Outcome {
-    Context::run(
-        engine,
-        call,
-        |port| calls::connect(port, clean),
-        |thread| done(thread.map_or(-1, i32::from)),
-    )
+    match calls::connect(
+        &Context {
+            block: engine,
+            call,
+        },
+        clean,
+    ) {
+        Ok(thread) => Outcome {
+            what: What::Done,
+            detail: thread.map_or(-1, i32::from),
+        },
+        Err(error) => failed(error),
+    }
 }
 
 /// The internal thread: returns when it has to end.
@@ -777,26 +792,19 @@ pub extern "C" fn umqtt_publish(
 ) -> Outcome {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
     let message = Message {
-        topic,
-        payload,
+        topic: topic.into(),
+        payload: payload.into(),
         qos,
         retain,
     };
-    Context::run(
-        engine,
+    let port = Context {
+        block: engine,
         call,
-        |port| calls::publish(port, &message, wait, fixed),
-        |published| {
-            done(match published {
-                Published::Done => 1,
-                Published::NotYet => 0,
-                Published::NoRoom => -1,
-            })
-        },
-    )
+    };
+    outcome(calls::publish(&port, &message, wait, fixed))
 }
 
-/// Subscribes. `detail` is 0.
+/// Subscribes. `detail` is 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_subscribe(
     engine: *mut Block,
@@ -805,23 +813,21 @@ pub extern "C" fn umqtt_subscribe(
     qos: u8,
 ) -> Outcome {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
-    Context::run(
-        engine,
+    let port = Context {
+        block: engine,
         call,
-        |port| calls::subscribe(port, &filter, qos),
-        |()| done(0),
-    )
+    };
+    outcome(calls::subscribe(&port, &filter.into(), qos))
 }
 
-/// Unsubscribes. `detail` is 0.
+/// Unsubscribes. `detail` is 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_unsubscribe(engine: *mut Block, call: *mut Call, filter: Bytes) -> Outcome {
-    Context::run(
-        engine,
+    let port = Context {
+        block: engine,
         call,
-        |port| calls::unsubscribe(port, &filter),
-        |()| done(0),
-    )
+    };
+    outcome(calls::unsubscribe(&port, &filter.into()))
 }
 
 /// Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
@@ -829,19 +835,13 @@ pub extern "C" fn umqtt_unsubscribe(engine: *mut Block, call: *mut Call, filter:
 /// disconnected.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_receive(engine: *mut Block, call: *mut Call, wait: bool) -> Outcome {
-    Context::run(
-        engine,
-        call,
-        |port| calls::receive(port, wait),
-        |received| match received {
-            calls::Received::Message(size) => done(size as i32),
-            calls::Received::Skipped(size) => Outcome {
-                what: What::Skipped,
-                detail: size as i32,
-            },
-            calls::Received::Nothing => done(0),
+    outcome(calls::receive(
+        &Context {
+            block: engine,
+            call,
         },
-    )
+        wait,
+    ))
 }
 
 /// The message that is to be handled.
@@ -860,10 +860,13 @@ pub extern "C" fn umqtt_handled(engine: *mut Block, call: *mut Call) {
     });
 }
 
-/// Sends a PINGREQ. `detail` is 0.
+/// Sends a PINGREQ. `detail` is 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_ping(engine: *mut Block, call: *mut Call) -> Outcome {
-    Context::run(engine, call, calls::ping, |()| done(0))
+    outcome(calls::ping(&Context {
+        block: engine,
+        call,
+    }))
 }
 
 /// Lets the socket go.
@@ -896,8 +899,8 @@ pub extern "C" fn umqtt_set_will(
 ) {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
     let will = Message {
-        topic,
-        payload,
+        topic: topic.into(),
+        payload: payload.into(),
         qos,
         retain,
     };
@@ -927,19 +930,19 @@ pub extern "C" fn umqtt_status(engine: *mut Block, call: *mut Call) -> i32 {
 /// Is this a text as MQTT wants it: UTF-8 without U+0000 (section 1.5.3)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_text(text: Bytes) -> bool {
-    check_text(text.as_ref()).is_ok()
+    check_text(Text::from(text).as_ref()).is_ok()
 }
 
 /// Is this a topic name (section 4.7)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_topic(topic: Bytes) -> bool {
-    check_topic(topic.as_ref()).is_ok()
+    check_topic(Text::from(topic).as_ref()).is_ok()
 }
 
 /// Is this a topic filter (section 4.7)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_filter(filter: Bytes) -> bool {
-    check_filter(filter.as_ref()).is_ok()
+    check_filter(Text::from(filter).as_ref()).is_ok()
 }
 
 /// A static archive needs one. Nothing here can panic, so the linker drops it.

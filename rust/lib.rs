@@ -19,6 +19,6 @@ mod wire;
 
 /// The build's sizes, see `build.rs`.
 mod config {
-    #![allow(dead_code)] // the sizes of the buffers are for the C ABI
+    #![allow(dead_code)] // some are for the C ABI
     include!(concat!(env!("OUT_DIR"), "/config.rs"));
 }

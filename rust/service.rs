@@ -55,7 +55,7 @@ pub(crate) struct Service {
     excused: bool,
     /// PINGREQs without an answer.
     pub pings: u8,
-    /// When an attempt to connect ends.
+    /// When an attempt to connect ends, or the next one begins.
     pub deadline: Time,
     /// Milliseconds that the last attempt was put off; 0: there was none.
     backoff: u32,
@@ -154,10 +154,9 @@ impl Service {
 /// when the port breaks its wait off: then the client is gone.
 pub fn run<P: Port>(port: &P, thread: u8) {
     loop {
-        let now = port.now();
-        let duty = port.with(|client, stack| {
+        let duty = calls::timed(port, |client, stack| {
             client.employs(thread).then(|| {
-                let duty = client.serve(stack, now);
+                let duty = client.serve(stack);
                 if matches!(duty, Duty::Wait(_)) {
                     client.will_wait();
                 }
@@ -173,7 +172,7 @@ pub fn run<P: Port>(port: &P, thread: u8) {
                 Ok(())
             }
             Some(Duty::Dial(epoch)) => {
-                let mut dialer = Dialer::new(epoch, now.after(CONNECT_TIMEOUT));
+                let mut dialer = Dialer::new(epoch, port.now().after(CONNECT_TIMEOUT));
                 calls::dial(port, &mut dialer).or_else(|error| attempt_failed(port, epoch, error))
             }
         };
@@ -196,7 +195,9 @@ pub(crate) fn attempt_failed<P: Port>(
     match error {
         Error::Interrupted => Err(Interrupted),
         Error::Fault(fault) => {
-            port.with(|client, stack| client.attempt_failed(stack, epoch, fault));
+            calls::timed(port, |client, stack| {
+                client.attempt_failed(stack, epoch, fault)
+            });
             Ok(())
         }
         _ => Ok(()),

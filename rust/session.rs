@@ -6,6 +6,8 @@
 //! complete, or with [`Session::forget`]. Entries never move from slot to slot: a garbage
 //! collector may be looking at them.
 
+use heapless::Vec;
+
 use crate::{
     config::IN_FLIGHT,
     memory::{List, Memory},
@@ -40,26 +42,6 @@ impl<B: AsRef<[u8]>> Message<B> {
     }
 }
 
-/// How far the handshake of an outgoing QoS 1 or 2 message has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    DuePublish {
-        dup: bool,
-    },
-    /// PUBACK with QoS 1, PUBREC with QoS 2.
-    AwaitAck,
-    DuePubrel,
-    AwaitPubcomp,
-}
-
-#[derive(Debug)]
-struct InFlight<B> {
-    message: Message<B>,
-    id: PacketId,
-    ticket: Ticket,
-    stage: Stage,
-}
-
 /// Names a message or a subscription request for the call that waits for it. Later ones are
 /// larger, going round; a message's place in the order of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,25 +65,54 @@ pub struct Received {
     link: u8,
 }
 
-/// How far a subscription, or its end, has come.
+/// How far a message or a subscription has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Request {
-    /// The broker granted it.
+enum Stage {
+    /// Its packet is to be sent.
+    Due,
+    /// That packet may have been sent before.
+    DueAgain,
+    /// The acknowledgement is awaited.
+    Sent,
+    /// The broker granted the subscription.
     Granted,
     Refused,
-    DueSubscribe,
-    AwaitSuback(PacketId),
-    DueUnsubscribe,
-    AwaitUnsuback(PacketId),
+}
+
+/// What messages in flight and subscriptions have in common.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    /// The packet it is about: PUBLISH, then PUBREL with QoS 2; SUBSCRIBE or UNSUBSCRIBE.
+    kind: Kind,
+    stage: Stage,
+    /// SUBSCRIBE and UNSUBSCRIBE get theirs when they are sent.
+    id: Option<PacketId>,
+    ticket: Ticket,
+}
+
+impl Pending {
+    fn is_due(&self) -> bool {
+        matches!(self.stage, Stage::Due | Stage::DueAgain)
+    }
+
+    /// Does it wait for the acknowledgement of this packet?
+    fn awaits(&self, kind: Kind, id: PacketId) -> bool {
+        self.id == Some(id) && self.kind == kind && self.stage == Stage::Sent
+    }
+}
+
+#[derive(Debug)]
+struct InFlight<B> {
+    pending: Pending,
+    message: Message<B>,
 }
 
 /// A topic filter that is subscribed to, or about to be, or about not to be any more.
 #[derive(Debug)]
 pub struct Subscription<B> {
+    pending: Pending,
     filter: B,
     qos: QoS,
-    ticket: Ticket,
-    request: Request,
 }
 
 /// What became of a subscription request.
@@ -115,36 +126,35 @@ pub enum Answer {
     Refused,
 }
 
-/// The next packet to send; the number is the entry it is about, for [`Session::publish`] and
-/// [`Session::filter`].
+/// A packet to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// A PUBLISH.
-    Publish(usize, PacketId),
-    /// A PUBREL.
-    Pubrel(PacketId),
-    /// A SUBSCRIBE.
-    Subscribe(usize),
-    /// An UNSUBSCRIBE.
-    Unsubscribe(usize),
+pub struct Due {
+    /// Its type.
+    pub kind: Kind,
+    /// Its identifier, if it has one.
+    pub id: Option<PacketId>,
+    /// The entry it is about, for [`Session::publish`] and [`Session::filter`].
+    pub at: u16,
 }
 
 /// The state of one MQTT session.
+#[repr(C)] // the long array last, as in `Client`
 pub struct Session<M: Memory> {
-    in_flight: [Option<InFlight<M::Bytes>>; IN_FLIGHT],
     subscriptions: M::Subscriptions,
     received: M::Received,
     next_id: PacketId,
     next_ticket: Ticket,
     /// Something may be due.
     due: bool,
+    /// As many slots as were needed so far.
+    in_flight: Vec<Option<InFlight<M::Bytes>>, IN_FLIGHT>,
 }
 
 impl<M: Memory> Session<M> {
     /// An empty session over these empty lists.
     pub fn new(subscriptions: M::Subscriptions, received: M::Received) -> Self {
         Session {
-            in_flight: [const { None }; IN_FLIGHT],
+            in_flight: Vec::new(),
             subscriptions,
             received,
             next_id: PacketId::MIN,
@@ -153,39 +163,60 @@ impl<M: Memory> Session<M> {
         }
     }
 
+    /// Something new to send.
+    fn pending(&mut self, kind: Kind, id: Option<PacketId>) -> Pending {
+        self.due = true;
+        Pending {
+            kind,
+            stage: Stage::Due,
+            id,
+            ticket: self.new_ticket(),
+        }
+    }
+
+    /// All that may be due, each with the number of its entry.
+    fn each(&mut self, visit: &mut dyn FnMut(usize, &mut Pending)) {
+        for (at, entry) in self.in_flight.iter_mut().enumerate() {
+            if let Some(entry) = entry {
+                visit(at, &mut entry.pending);
+            }
+        }
+        for (at, entry) in self.subscriptions.entries_mut().iter_mut().enumerate() {
+            if let Some(entry) = entry {
+                visit(at, &mut entry.pending);
+            }
+        }
+    }
+
     /// Takes a QoS 1 or 2 message in flight; `None`: there is no room.
     pub fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
-        let free = self.in_flight.iter().position(Option::is_none)?;
-        let (id, ticket) = (self.new_id(), self.new_ticket());
-        let (message, stage) = (message.clone(), Stage::DuePublish { dup: false });
-        self.due = true;
-        *self.in_flight.get_mut(free)? = Some(InFlight {
-            message,
-            id,
-            ticket,
-            stage,
+        let free = self.in_flight.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.in_flight.len());
+        if free.is_none() {
+            self.in_flight.push(None).ok()?;
+        }
+        let id = self.new_id();
+        let pending = self.pending(Kind::Publish, Some(id));
+        *self.in_flight.get_mut(at)? = Some(InFlight {
+            pending,
+            message: message.clone(),
         });
-        Some(ticket)
+        Some(pending.ticket)
     }
 
     /// Is the message's handshake still incomplete?
     pub fn is_in_flight(&self, ticket: Ticket) -> bool {
-        self.in_flight.iter().flatten().any(|m| m.ticket == ticket)
+        self.in_flight
+            .iter()
+            .flatten()
+            .any(|m| m.pending.ticket == ticket)
     }
 
-    /// Asks for a subscription. `None`: there is no memory to remember it.
-    pub fn subscribe(&mut self, filter: &M::Bytes, qos: QoS) -> Option<Ticket> {
-        self.request(filter.clone(), qos, Request::DueSubscribe)
-    }
-
-    /// Asks for the end of a subscription. `None`: there is no memory to remember it.
-    pub fn unsubscribe(&mut self, filter: &M::Bytes) -> Option<Ticket> {
-        self.request(filter.clone(), QoS::AtMostOnce, Request::DueUnsubscribe)
-    }
-
-    fn request(&mut self, filter: M::Bytes, qos: QoS, request: Request) -> Option<Ticket> {
-        let ticket = self.new_ticket();
-        self.due = true;
+    /// Asks for a subscription, or for the end of one (`kind`). `None`: there is no memory to
+    /// remember it.
+    #[inline(never)]
+    pub fn request(&mut self, kind: Kind, filter: &M::Bytes, qos: QoS) -> Option<Ticket> {
+        let pending = self.pending(kind, None);
         let entries = self.subscriptions.entries_mut();
         let same = |entry: &Option<Subscription<M::Bytes>>| {
             entry
@@ -197,46 +228,37 @@ impl<M: Memory> Session<M> {
             .position(same)
             .or_else(|| entries.iter().position(Option::is_none));
         let new = Some(Subscription {
-            filter,
+            pending,
+            filter: filter.clone(),
             qos,
-            ticket,
-            request,
         });
         match place.and_then(|at| entries.get_mut(at)) {
             Some(entry) => *entry = new,
             None => self.subscriptions.push(new).ok()?,
         }
-        Some(ticket)
+        Some(pending.ticket)
     }
 
     /// What became of a request. One that a later request for the same filter has replaced, or
     /// that was forgotten, is done.
     pub fn answer(&self, ticket: Ticket) -> Answer {
-        let mine = self
-            .subscriptions
-            .entries()
-            .iter()
-            .flatten()
-            .find(|s| s.ticket == ticket);
-        match mine.map(|s| s.request) {
-            None | Some(Request::Granted) => Answer::Done,
-            Some(Request::Refused) => Answer::Refused,
-            Some(_) => Answer::Pending,
+        let mut subscriptions = self.subscriptions.entries().iter().flatten();
+        match subscriptions.find(|s| s.pending.ticket == ticket) {
+            Some(s) if s.pending.stage == Stage::Refused => Answer::Refused,
+            Some(s) if s.pending.stage != Stage::Granted => Answer::Pending,
+            _ => Answer::Done,
         }
     }
 
     /// The call that waited for this request has its answer, or gives up: a refused topic is not
     /// asked for again, an unanswered one is.
     pub fn collect(&mut self, ticket: Ticket) {
-        let refused = |s: &Subscription<M::Bytes>| {
-            s.ticket == ticket && matches!(s.request, Request::Refused)
-        };
-        self.remove_subscription(refused);
+        self.remove_subscription(|s| s.ticket == ticket && s.stage == Stage::Refused);
     }
 
-    fn remove_subscription(&mut self, which: impl Fn(&Subscription<M::Bytes>) -> bool) {
+    fn remove_subscription(&mut self, which: impl Fn(&Pending) -> bool) {
         for entry in self.subscriptions.entries_mut() {
-            if entry.as_ref().is_some_and(&which) {
+            if entry.as_ref().is_some_and(|s| which(&s.pending)) {
                 *entry = None;
             }
         }
@@ -247,97 +269,76 @@ impl<M: Memory> Session<M> {
         if !self.due {
             return None;
         }
-        let mut next: Option<(Ticket, Due)> = None;
-        let mut offer = |ticket: Ticket, due| {
-            if next.is_none_or(|(earliest, _)| ticket.before(earliest)) {
-                next = Some((ticket, due));
+        let mut next: Option<(usize, Pending)> = None;
+        self.each(&mut |at, pending| {
+            if pending.is_due() && next.is_none_or(|(_, next)| pending.ticket.before(next.ticket)) {
+                next = Some((at, *pending));
             }
-        };
-        for (at, entry) in self.subscriptions.entries().iter().enumerate() {
-            match entry.as_ref().map(|s| (s.ticket, s.request)) {
-                Some((ticket, Request::DueSubscribe)) => offer(ticket, Due::Subscribe(at)),
-                Some((ticket, Request::DueUnsubscribe)) => offer(ticket, Due::Unsubscribe(at)),
-                _ => {}
-            }
-        }
-        for (at, entry) in self.in_flight.iter().enumerate() {
-            match entry.as_ref().map(|m| (m.ticket, m.stage, m.id)) {
-                Some((ticket, Stage::DuePublish { .. }, id)) => {
-                    offer(ticket, Due::Publish(at, id));
-                }
-                Some((ticket, Stage::DuePubrel, id)) => offer(ticket, Due::Pubrel(id)),
-                _ => {}
-            }
-        }
+        });
         self.due = next.is_some();
-        next.map(|(_, due)| due)
-    }
-
-    /// The message of [`Due::Publish`] and its DUP flag.
-    pub fn publish(&self, at: usize) -> Option<(&Message<M::Bytes>, bool)> {
-        let entry = self.in_flight.get(at)?.as_ref()?;
-        Some((
-            &entry.message,
-            matches!(entry.stage, Stage::DuePublish { dup: true }),
-        ))
-    }
-
-    /// The topic filter of [`Due::Subscribe`] and [`Due::Unsubscribe`].
-    pub fn filter(&self, at: usize) -> Option<(&[u8], QoS)> {
-        let entry = self.subscriptions.entries().get(at)?.as_ref()?;
-        Some((entry.filter.as_ref(), entry.qos))
-    }
-
-    /// The packet is on its way, whole, under this identifier: from now on its acknowledgement is
-    /// awaited.
-    pub fn sent(&mut self, due: Due, id: PacketId) {
-        match due {
-            Due::Publish(at, _) => {
-                if let Some(Some(entry)) = self.in_flight.get_mut(at) {
-                    entry.stage = Stage::AwaitAck;
-                }
-            }
-            Due::Pubrel(_) => {
-                if let Some(entry) = self.find(id) {
-                    entry.stage = Stage::AwaitPubcomp;
-                }
-            }
-            Due::Subscribe(at) | Due::Unsubscribe(at) => {
-                let entry = self.subscriptions.entries_mut().get_mut(at);
-                if let Some(Some(entry)) = entry {
-                    // Another request may have taken the entry over while this one was sent.
-                    entry.request = match (due, entry.request) {
-                        (Due::Subscribe(_), Request::DueSubscribe) => Request::AwaitSuback(id),
-                        (Due::Unsubscribe(_), Request::DueUnsubscribe) => {
-                            Request::AwaitUnsuback(id)
-                        }
-                        (_, other) => other,
-                    };
-                }
-            }
+        let (at, Pending { kind, mut id, .. }) = next?;
+        if matches!(kind, Kind::Subscribe | Kind::Unsubscribe) {
+            id = Some(self.new_id());
+            let entry = self.subscriptions.entries_mut().get_mut(at)?;
+            entry.as_mut()?.pending.id = id;
         }
+        let at = at as u16;
+        Some(Due { kind, id, at })
     }
 
-    fn find(&mut self, id: PacketId) -> Option<&mut InFlight<M::Bytes>> {
-        self.in_flight.iter_mut().flatten().find(|m| m.id == id)
+    /// The message of a PUBLISH that is due, and its DUP flag.
+    pub fn publish(&self, at: u16) -> Option<(&Message<M::Bytes>, bool)> {
+        let entry = self.in_flight.get(usize::from(at))?.as_ref()?;
+        Some((&entry.message, entry.pending.stage == Stage::DueAgain))
+    }
+
+    /// The topic filter of a SUBSCRIBE or UNSUBSCRIBE that is due.
+    pub fn filter(&self, at: u16) -> Option<(&[u8], QoS)> {
+        let entry = self.subscriptions.entries().get(usize::from(at))?;
+        entry.as_ref().map(|s| (s.filter.as_ref(), s.qos))
+    }
+
+    /// The packet is on its way, whole: from now on its acknowledgement is awaited.
+    pub fn sent(&mut self, due: Due) {
+        self.advance(due, Stage::Sent);
+    }
+
+    /// The packet was cut off in the middle, and counts as sent once.
+    pub fn half_sent(&mut self, due: Due) {
+        self.advance(due, Stage::DueAgain);
+    }
+
+    /// Unless the packet is not of the session, or another request has taken its entry over while
+    /// it was being sent.
+    fn advance(&mut self, due: Due, stage: Stage) {
+        if due.id.is_none() {
+            return;
+        }
+        self.each(&mut |_, pending| {
+            if pending.id == due.id && pending.kind == due.kind {
+                pending.stage = stage;
+            }
+        });
     }
 
     /// PUBACK, PUBREC, PUBCOMP or UNSUBACK came in. One that nothing waits for is ignored.
     pub fn acknowledge(&mut self, kind: Kind, id: PacketId) {
         if kind == Kind::Unsuback {
-            self.remove_subscription(|s| s.request == Request::AwaitUnsuback(id));
+            self.remove_subscription(|s| s.awaits(Kind::Unsubscribe, id));
             return;
         }
         for slot in &mut self.in_flight {
-            let Some(entry) = slot else { continue };
-            if entry.id != id {
+            let Some(InFlight { message, pending }) = slot else {
+                continue;
+            };
+            if pending.id != Some(id) || pending.stage != Stage::Sent {
                 continue;
             }
-            match (kind, entry.message.qos, entry.stage) {
-                (Kind::Puback, QoS::AtLeastOnce, Stage::AwaitAck)
-                | (Kind::Pubcomp, QoS::ExactlyOnce, Stage::AwaitPubcomp) => *slot = None,
-                (Kind::Pubrec, QoS::ExactlyOnce, Stage::AwaitAck | Stage::AwaitPubcomp) => {
-                    entry.stage = Stage::DuePubrel;
+            match (kind, message.qos, pending.kind) {
+                (Kind::Puback, QoS::AtLeastOnce, _)
+                | (Kind::Pubcomp, QoS::ExactlyOnce, Kind::Pubrel) => *slot = None,
+                (Kind::Pubrec, QoS::ExactlyOnce, _) => {
+                    (pending.kind, pending.stage) = (Kind::Pubrel, Stage::Due);
                     self.due = true;
                 }
                 _ => {}
@@ -347,15 +348,15 @@ impl<M: Memory> Session<M> {
 
     /// A SUBACK for a single filter came in.
     pub fn suback(&mut self, id: PacketId, granted: bool) {
-        for entry in self.subscriptions.entries_mut().iter_mut().flatten() {
-            if entry.request == Request::AwaitSuback(id) {
-                entry.request = if granted {
-                    Request::Granted
+        self.each(&mut |_, pending| {
+            if pending.awaits(Kind::Subscribe, id) {
+                pending.stage = if granted {
+                    Stage::Granted
                 } else {
-                    Request::Refused
+                    Stage::Refused
                 };
             }
-        }
+        });
     }
 
     /// A new QoS 2 message is whole. `false`: there is no memory to remember its identifier.
@@ -424,32 +425,12 @@ impl<M: Memory> Session<M> {
     /// The connection is gone: what was under way on it is due again. [MQTT-4.4.0-1]
     pub fn link_lost(&mut self) {
         self.due = true;
-        for entry in self.in_flight.iter_mut().flatten() {
-            match entry.stage {
-                Stage::AwaitAck => entry.stage = Stage::DuePublish { dup: true },
-                Stage::AwaitPubcomp => entry.stage = Stage::DuePubrel,
-                _ => {}
+        self.remove_subscription(|s| s.stage == Stage::Refused);
+        self.each(&mut |_, pending| {
+            if pending.stage == Stage::Sent {
+                pending.stage = Stage::DueAgain;
             }
-        }
-        self.remove_subscription(|s| s.request == Request::Refused);
-        for entry in self.subscriptions.entries_mut().iter_mut().flatten() {
-            match entry.request {
-                Request::AwaitSuback(_) => entry.request = Request::DueSubscribe,
-                Request::AwaitUnsuback(_) => entry.request = Request::DueUnsubscribe,
-                _ => {}
-            }
-        }
-    }
-
-    /// The message whose PUBLISH was cut off in the middle counts as sent once.
-    pub fn half_sent(&mut self, at: usize) {
-        if let Some(Some(InFlight {
-            stage: stage @ Stage::DuePublish { .. },
-            ..
-        })) = self.in_flight.get_mut(at)
-        {
-            *stage = Stage::DuePublish { dup: true };
-        }
+        });
     }
 
     /// A connection is up, and the broker has no session for us: it knows neither our
@@ -457,10 +438,12 @@ impl<M: Memory> Session<M> {
     pub fn start_afresh(&mut self) {
         self.due = true;
         self.received.clear();
-        self.remove_subscription(|s| s.request == Request::DueUnsubscribe);
-        for entry in self.subscriptions.entries_mut().iter_mut().flatten() {
-            entry.request = Request::DueSubscribe;
-        }
+        self.remove_subscription(|s| s.kind == Kind::Unsubscribe);
+        self.each(&mut |_, pending| {
+            if pending.stage == Stage::Granted {
+                pending.stage = Stage::Due;
+            }
+        });
     }
 
     /// The broker has a session that this client, just started, knows nothing of: identifiers are
@@ -482,19 +465,13 @@ impl<M: Memory> Session<M> {
     }
 
     /// A packet identifier that is not in use. [MQTT-2.3.1-2]
-    pub fn new_id(&mut self) -> PacketId {
+    fn new_id(&mut self) -> PacketId {
         loop {
             let id = self.next_id;
             self.next_id = id.checked_add(1).unwrap_or(PacketId::MIN);
-            let subscription = |s: &Subscription<M::Bytes>| matches!(s.request, Request::AwaitSuback(used) | Request::AwaitUnsuback(used) if used == id);
-            if self.find(id).is_none()
-                && !self
-                    .subscriptions
-                    .entries()
-                    .iter()
-                    .flatten()
-                    .any(subscription)
-            {
+            let mut used = false;
+            self.each(&mut |_, pending| used |= pending.id == Some(id));
+            if !used {
                 return id;
             }
         }

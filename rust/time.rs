@@ -6,6 +6,9 @@
 pub struct Time(pub u32);
 
 impl Time {
+    /// So many milliseconds are as good as for ever, and less than half of the clock.
+    pub const FOREVER: u32 = 1 << 30;
+
     /// The moment `ms` later.
     pub const fn after(self, ms: u32) -> Time {
         Time(self.0.wrapping_add(ms))

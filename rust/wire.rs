@@ -3,7 +3,10 @@
 //! [`Outgoing`] is a queue of bytes that knows how much of it the socket has taken; a short write
 //! keeps its place. [`Incoming`] reads ahead, many packets in one read.
 
-use crate::{packet::Writer, time::Time};
+use crate::{
+    packet::{Writer, copy},
+    time::Time,
+};
 
 /// Bytes on their way to the socket.
 pub struct Outgoing<B> {
@@ -40,23 +43,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Outgoing<B> {
         self.head == self.tail
     }
 
-    /// Adds what `emit` writes, from the byte `skip` of the packet on; how many bytes fitted.
-    pub fn append(&mut self, skip: usize, now: Time, emit: impl FnOnce(&mut Writer)) -> usize {
+    /// Adds what `emit` writes, from the byte `skip` of the packet on; how many bytes fitted, and
+    /// how many the packet has.
+    pub fn append(
+        &mut self,
+        skip: usize,
+        now: Time,
+        emit: impl FnOnce(&mut Writer),
+    ) -> (usize, usize) {
         if self.is_empty() && skip == 0 {
             self.idle = self.written;
             self.progress = now;
         }
-        let mut writer = Writer::new(
-            self.buffer
-                .as_mut()
-                .get_mut(self.tail..)
-                .unwrap_or_default(),
-            skip,
-        );
+        let room = self.buffer.as_mut().get_mut(self.tail..);
+        let mut writer = Writer::new(room.unwrap_or_default(), skip);
         emit(&mut writer);
         let written = writer.written();
         self.tail += written;
-        written
+        (written, writer.total())
     }
 
     /// What is to be sent next.
@@ -174,11 +178,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Incoming<B> {
 
     /// Moves bytes to `out`; how many there were.
     pub fn move_to(&mut self, out: &mut [u8]) -> usize {
-        let bytes = self.bytes();
-        let n = bytes.len().min(out.len());
-        if let (Some(to), Some(from)) = (out.get_mut(..n), bytes.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        let n = copy(self.bytes(), out);
         self.consume(n);
         n
     }

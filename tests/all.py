@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Every check and test there is, and their sum as the last line: `N passed, M failed`.
 
-    tests/all.py BINARY...
+    tests/all.py BOARD... [BINARY...]
 
-`make test` builds the MicroPython binaries and calls this. A step that ends with an error but counts no failed test (it
+`make test` builds the boards, and binaries of other versions of MicroPython, and calls this. A step that ends with an error but counts no failed test (it
 did not compile, a linter complained) is one failure.
 """
 
@@ -13,17 +13,31 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+
+import size  # noqa: E402
+
 CARGO = os.environ.get("CARGO", "cargo")
 SUM = re.compile(r"(?:test result: \w+\. )?(\d+) passed[;,] (\d+) failed\b")
 
 
-def steps(binaries):
+def steps(arguments):
     """(command, whether it counts tests) of each."""
+    boards = [argument for argument in arguments if "/" not in argument]
+    facts = [size.facts(board) for board in boards]
+    binaries = [os.path.relpath(os.path.join(fact["OUT"], fact["PROG"]), ROOT) for fact in facts if fact["RUNS"]]
+    binaries += [argument for argument in arguments if "/" in argument]
     yield [CARGO, "fmt", "--check"], False
     for features in ([], ["--features", "abi-check"]):
         yield [CARGO, "clippy", "--quiet", "--all-targets", *features, "--", "-D", "warnings"], False
     yield [CARGO, "test", "--quiet", "--no-fail-fast", "--features", "abi-check"], True
-    yield [sys.executable, "tests/run.py", *binaries], True
+    yield [sys.executable, "tests/firmware.py", *boards], True
+    # An emulated board takes the processor's time, so none runs beside others.
+    emulated = [binary for binary in binaries if binary.endswith(".elf")]
+    for group in [[binary for binary in binaries if binary not in emulated], *([one] for one in emulated)]:
+        if group:
+            yield [sys.executable, "tests/run.py", *group], True
 
 
 def run(command, counts):

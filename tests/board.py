@@ -7,17 +7,15 @@ the UART on its standard input and output.
 import os
 import re
 import subprocess
+import threading
 import time
 
 import harness
 
 RAW_REPL, RUN, END = b"\x01", b"\x04", b"\x04"
+# Starting takes the processor's time, and the scenarios that run beside it have deadlines.
+STARTING = threading.Semaphore(2)
 READY = b"raw REPL; CTRL-B to exit\r\n>OK"
-
-
-def target(binary):
-    """What runs scripts on this binary."""
-    return Board if binary.endswith(".elf") else harness.Micropython
 
 
 class Board(harness.Micropython):
@@ -27,12 +25,13 @@ class Board(harness.Micropython):
     # by DHCP, and the resolver's with it.
     UNIX = False
     HOST = "10.0.2.2"
-    NETWORK = r'''
+    SETUP = r'''
 import network, time
 while network.ipconfig("dns") == "0.0.0.0":
     time.sleep_ms(1)
 '''
     LATENCY = 0.05
+    SLACK = 500  # QEMU is one process among many
 
     def __init__(self, trace, firmware, script, directory, heap=None, strace=None, environment=None, name="mp"):
         environment = dict(environment or {})
@@ -43,25 +42,34 @@ while network.ipconfig("dns") == "0.0.0.0":
             trace.fail("a scenario that needs a heap, strace or an environment is to be marked `unix`")
         self.trace, self.name = trace, name
         self.strace_log = None
-        self.process = subprocess.Popen([os.path.join(os.path.dirname(firmware), "run")], cwd=directory,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
-        self.output = self.process.stdout.fileno()
         self.buffer, self.raw = b"", b""
         self.finished = False
         self.parts = 0  # of the raw REPL's answer that have ended: output, traceback
         self.failed = False
-        self.process.stdin.write(RAW_REPL + script.encode() + RUN)
-        self._boot()
+        with STARTING:
+            try:
+                self._start(os.path.join(os.path.dirname(firmware), "run"), script, directory)
+            except BaseException:
+                self.kill()
+                raise
 
-    def _boot(self, within=20):
+    def _start(self, run, script, directory, within=20):
         """Up to where the script's output begins."""
+        with open(os.path.join(directory, f"{self.name}.qemu"), "w+") as words:  # of QEMU, not of the script
+            self.process = self._qemu(run, directory, words)
+        self.output = self.process.stdout.fileno()
+        self.process.stdin.write(RAW_REPL + script.encode() + RUN)
         until = time.monotonic() + within
         while READY not in self.raw:
             data = super().more(max(0, until - time.monotonic()))
             if not data:
-                self.trace.fail(f"{self.name}: the board does not start: {self.raw!r}")
+                with open(os.path.join(directory, f"{self.name}.qemu")) as words:
+                    self.trace.fail(f"{self.name}: the board does not start: {self.raw!r} {words.read()}")
             self.raw += data
         self.raw = self.raw.partition(READY)[2]
+
+    def _qemu(self, run, directory, words):
+        return subprocess.Popen([run], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, bufsize=0)
 
     def more(self, seconds):
         until = time.monotonic() + seconds

@@ -25,12 +25,12 @@ class Failure(AssertionError):
     pass
 
 
-def scenario(function=None, *, threads=False, unix=False, tcp=False, idle=False, alone=False, limit=60):
-    """threads: needs `_thread`. unix: needs what a board has not, such as strace, or a heap of its choice. tcp: makes no
-    sense over TLS. idle: mostly waits, so it runs beside the others. alone: measures, so nothing runs beside it. limit:
-    seconds in all."""
+def scenario(function=None, *, threads=False, unix=False, network=False, tcp=False, idle=False, alone=False, limit=60):
+    """threads: needs `_thread`. unix: needs what a board has not, such as strace, or a heap of its choice. network: needs
+    sockets of MicroPython's own, for speed, heap, or Ctrl-C (those of `bridge.py` are Python). tcp: makes no sense over TLS.
+    idle: mostly waits, so it runs beside the others. alone: measures, so nothing runs beside it. limit: seconds in all."""
     def mark(function):
-        function.scenario = {"threads": threads, "unix": unix, "tcp": tcp, "idle": idle, "alone": alone,
+        function.scenario = {"threads": threads, "unix": unix, "network": network, "tcp": tcp, "idle": idle, "alone": alone,
                              "over_tls": False, "limit": limit}
         return function
     return mark(function) if function else mark
@@ -78,6 +78,13 @@ def hear():
     """waits for a line from the scenario"""
     return sys.stdin.readline().strip()
 
+def told():
+    """whether the scenario has sent a line"""
+    import select
+    poll = select.poll()
+    poll.register(sys.stdin, select.POLLIN)
+    return poll.poll(5)
+
 def show(topic, msg):
     global serving
     if topic == b"end":
@@ -122,10 +129,11 @@ def client(**kw):
 class Micropython:
     """A running script. Its standard output and error come as one stream of lines, in their order."""
 
-    UNIX = True
+    UNIX = NETWORK = True
     HOST = "127.0.0.1"  # where the brokers are
-    NETWORK = ""  # what it takes before there is a network
+    SETUP = ""  # what it takes before there are sockets
     LATENCY = 0  # seconds that a byte may take from here to the script's socket
+    SLACK = 0  # ms that anything may take longer
 
     def __init__(self, trace, binary, script, directory, heap=None, strace=None, environment=None, name="mp"):
         self.trace, self.name = trace, name
@@ -212,6 +220,7 @@ class Micropython:
         """The next line comes from `clock`: this outcome, after so many ms (inclusive)."""
         found = self.match(f"({want}) after ([0-9]+) ms", within)
         ms = int(found[2])
+        high += self.SLACK
         if not low <= ms <= high:
             self.trace.fail(f"{self.name}: took {ms} ms, expected {low}..{high}")
         return ms
@@ -435,7 +444,7 @@ class Test:
             port = port.port
         names = {"HOST": self.target.HOST, "PORT": port, "TLS": tls.options() if self.over_tls else {}, **names}
         head = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-        script = ("" if bare else head + self.target.NETWORK + PRELUDE + helpers) + textwrap.dedent(script)
+        script = ("" if bare else head + PRELUDE + self.target.SETUP + helpers) + textwrap.dedent(script)
         count = sum(isinstance(part, Micropython) for part in self.parts)
         return self._part(self.target(self, self.binary, script, self.directory, heap, strace, environment,
                                       f"mp{count + 1 if count else ''}"))

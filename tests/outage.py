@@ -21,13 +21,6 @@ try:
 except ImportError:
     _thread = None
 
-def told():
-    """whether the scenario has sent a line"""
-    import select
-    poll = select.poll()
-    poll.register(sys.stdin, select.POLLIN)
-    return poll.poll(5)
-
 def rest(*clients):
     """does nothing until the scenario sends a line; without threads the clients need a call now and then"""
     while _thread is None and not told():
@@ -442,14 +435,17 @@ class NameServer:
             return False
 
     def _run(self):
+        last = None
         while True:
             query, client = self.sock.recvfrom(512)
             if not query:
                 return
             with open(self.resolver.file) as file:
                 answer = file.read()
-            with open(self.resolver.log, "a") as log:
-                log.write("?")
+            if query != last:  # not a repetition
+                with open(self.resolver.log, "a") as log:
+                    log.write("?")
+            last = query
             if answer == "gone":
                 self.sock.sendto(query[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + query[12:], client)
             elif answer != "hang":

@@ -5,8 +5,8 @@
 
 One line a scenario and binary (named by its folder), a failure with all that the script printed and all that went over
 its connections. The last line is `N passed, M failed`; the exit code is 1 if anything failed or nothing ran. Nothing is
-skipped, with two exceptions, and a line says how many: a binary without `_thread` has no scenarios that need threads, and
-a board none that need unix.
+skipped, with these exceptions, and a line says how many: a binary without `_thread` has no scenarios that need threads, a
+board none that need unix, and one without a network none that need its sockets.
 
 Some scenarios run once more over TLS; with `--tls` all those that can, and nothing else.
 """
@@ -28,6 +28,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import board  # noqa: E402
+import bridge  # noqa: E402
 import harness  # noqa: E402
 
 BUSY = 2   # scenarios that compute: as many as the smallest machine has cores
@@ -87,10 +88,18 @@ def scenarios(pattern, tls_only):
     return found
 
 
+def target_of(binary):
+    """What runs scripts on this binary: a board has `run` beside it, which says whether QEMU gives it a network."""
+    if not binary.endswith(".elf"):
+        return harness.Micropython
+    with open(os.path.join(os.path.dirname(binary), "run")) as run:
+        return board.Board if " -nic " in run.read() else bridge.Bridged
+
+
 def run(report, name, binary, function):
     start = time.monotonic()
     detail = ""
-    test = harness.Test(binary, function.scenario["limit"], board.target(binary), function.scenario["over_tls"])
+    test = harness.Test(binary, function.scenario["limit"], target_of(binary), function.scenario["over_tls"])
     alarm = threading.Timer(function.scenario["limit"] + 1, test.abort)
     alarm.start()
     try:
@@ -150,8 +159,8 @@ def main():
     if not every:
         report.result(f"scenarios like {arguments.filter}", False, 0, "  there are none")
     jobs = []
-    for binary in arguments.binaries:
-        build, target = os.path.basename(os.path.dirname(os.path.abspath(binary))), board.target(binary)
+    for binary in map(os.path.abspath, arguments.binaries):
+        build, target = os.path.basename(os.path.dirname(binary)), target_of(binary)
         try:
             ok, output = harness.evaluate(binary, target, "import umqtt")
         except (OSError, harness.Failure) as error:
@@ -159,14 +168,15 @@ def main():
         if not ok:
             report.result(f"{build}: import umqtt", False, 0, "  " + output)
             continue
-        threads, unix = harness.has(binary, target, "_thread"), target.UNIX
-        left_out = [name for name, function in every if function.scenario["threads"] and not threads]
-        if left_out:
-            report.note(f"note {build}: no _thread, {len(left_out)} scenarios do not apply")
-        not_unix = [name for name, function in every if function.scenario["unix"] and not unix and name not in left_out]
-        if not_unix:
-            report.note(f"note {build}: no unix, {len(not_unix)} scenarios do not apply")
-        left_out += not_unix
+        here = {"threads": harness.has(binary, target, "_thread"), "unix": target.UNIX, "network": target.NETWORK}
+        left_out = {}
+        for name, function in every:
+            missing = [need for need, met in here.items() if function.scenario[need] and not met]
+            if missing:
+                left_out[name] = missing[0]
+        for need in here:
+            if need in left_out.values():
+                report.note(f"note {build}: no {need}, {list(left_out.values()).count(need)} scenarios do not apply")
         jobs += [(f"{build}: {name}", binary, function) for name, function in every if name not in left_out] * arguments.repeat
 
     def having(**marks):

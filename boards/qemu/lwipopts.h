@@ -22,7 +22,8 @@
 #define TCP_SYNMAXRTX                   (8)
 
 uint32_t board_random(void);
-#define LWIP_RAND() board_random()
+// Even, because lwIP 2.2.1, when its first random port is 65535, makes 0 of the next one, and the connection fails.
+#define LWIP_RAND() (board_random() & ~1u)
 
 #include "extmod/lwip-include/lwipopts_common.h"
 

@@ -1,12 +1,10 @@
-# The MPS2 boards (Cortex-M3, Cortex-M4F) for MicroPython's port qemu: a clock, waiting, and a network.
+# The MPS2 boards (Cortex-M3, Cortex-M4F) for MicroPython's port qemu, with a network.
 QEMU_ARCH = arm
 CFLAGS   += -DQEMU_SOC_MPS2 -DMICROPY_HW_MCU_NAME='"$(MCU_NAME)"'
 SRC_BOARD_O = shared/runtime/gchelper_native.o shared/runtime/gchelper_thumb2.o
 
 include $(BOARD_DIR)/../qemu/common.mk
-CFLAGS   += -DMP_CONFIGFILE='"mpconfigmps2.h"'
 LDSCRIPT  = $(QEMU_DIR)/mps2.ld
-LDFLAGS  += -Wl,--wrap=uart_init -Wl,--wrap=uart_rx_chr -Wl,--wrap=mp_hal_stdio_poll
 SRC_C    += qemu/mps2.c qemu/lan9118.c
 
 # lwIP lies in MicroPython's tree, or where the Makefile put it.

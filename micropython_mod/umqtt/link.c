@@ -73,9 +73,10 @@ static const mp_stream_p_t link_stream_p = {
     .ioctl = link_ioctl,
 };
 
-static MP_DEFINE_CONST_OBJ_TYPE(umqtt_link_type, MP_QSTR_socket, MP_TYPE_FLAG_NONE, protocol, &link_stream_p);
+static UMQTT_DEFINE_STREAM_TYPE(umqtt_link_type, MP_QSTR_socket, &link_stream_p);
+#define LINK_TYPE umqtt_link_type
 #else
-static MP_DEFINE_CONST_OBJ_TYPE(umqtt_link_type, MP_QSTR_socket, MP_TYPE_FLAG_NONE);
+#define LINK_TYPE mp_type_object
 #endif
 
 /******************************************************************************/
@@ -83,7 +84,7 @@ static MP_DEFINE_CONST_OBJ_TYPE(umqtt_link_type, MP_QSTR_socket, MP_TYPE_FLAG_NO
 
 umqtt_link_t *umqtt_link_new(void) {
     umqtt_link_t *link = m_new0(umqtt_link_t, 1);
-    link->base.type = &umqtt_link_type;
+    link->base.type = &LINK_TYPE;
     link->read_wants = MP_STREAM_POLL_RD;
     link->write_wants = MP_STREAM_POLL_WR;
     return link;
@@ -319,15 +320,17 @@ static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
     return -MP_EAGAIN;
 }
 
-// Reads record after record, for no wait for the socket tells of data that the TLS module has.
+// Reads record after record, for no wait for the socket tells of data that the TLS module has. Nor of an end, or a failure,
+// that it has met behind them, and maybe says only once: then the next wait is for what there is always.
 static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+    enum { AT_ONCE = MP_STREAM_POLL_RD | MP_STREAM_POLL_WR };
     volatile size_t done = 0;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) != 0) {
         if (done == 0) {
             nlr_jump(nlr.ret_val);
         }
-        // The next call meets it again.
+        link->read_wants = AT_ONCE;
         return done;
     }
     int error = 0;
@@ -341,11 +344,9 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
         link->read_wants = link->blocked;
         // An alert of the TLS module's own waits for the socket: it would take that for the next data, sent already.
         link->holds = link->holds || link->blocked == MP_STREAM_POLL_WR;
-    }
-    if (n == 0 && done < len) {
-        // The TLS module says this only once, and after what came before it; the next wait is for what there is always.
-        link->ended = true;
-        link->read_wants = MP_STREAM_POLL_RD | MP_STREAM_POLL_WR;
+    } else if (done < len) {
+        link->ended = link->ended || n == 0;
+        link->read_wants = AT_ONCE;
     }
     if (done > 0 && link->at_once) {
         send_at_once(link, false);
@@ -384,5 +385,5 @@ mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     // Some ports set no error at the end of the stream.
     int error = 0;
     mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
-    return n == MP_STREAM_ERROR ? -error : (mp_int_t)n;
+    return n != MP_STREAM_ERROR ? (mp_int_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
 }

@@ -2,7 +2,8 @@
 # USER_C_MODULES=<this file> is all they need. micropython.mk says what may be set; here the environment is looked at, and
 # CMake's own variables (-DUMQTT_TARGET=...) first.
 
-foreach(name UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_CARGO_FLAGS)
+foreach(name UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS
+        UMQTT_THREAD_STACK UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
     if(NOT DEFINED ${name} AND DEFINED ENV{${name}})
         set(${name} $ENV{${name}})
     endif()
@@ -20,7 +21,7 @@ if(UMQTT_TARGET)
 endif()
 
 set(UMQTT_ENVIRONMENT)
-foreach(name UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT)
+foreach(name UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS)
     if(DEFINED ${name})
         list(APPEND UMQTT_ENVIRONMENT ${name}=${${name}})
     endif()
@@ -28,21 +29,28 @@ endforeach()
 if(UMQTT_OPT_LEVEL)
     list(APPEND UMQTT_ENVIRONMENT CARGO_PROFILE_RELEASE_OPT_LEVEL=${UMQTT_OPT_LEVEL})
 endif()
+if(UMQTT_RUSTFLAGS)
+    list(APPEND UMQTT_ENVIRONMENT RUSTFLAGS=${UMQTT_RUSTFLAGS})
+endif()
 separate_arguments(UMQTT_MORE UNIX_COMMAND "${UMQTT_CARGO_FLAGS}")
 
-# Always run: cargo decides what is stale, and leaves an archive alone that has not changed.
+# Always run: cargo decides what is stale. The library is made of the one object that engine-object leaves.
+set(UMQTT_ENGINE ${UMQTT_BUILD}/libumqtt-engine.a)
 add_custom_target(umqtt_cargo
     COMMAND ${CMAKE_COMMAND} -E env ${UMQTT_ENVIRONMENT}
         CARGO=${CARGO} ${UMQTT_ROOT}/tools/cargo-for "${UMQTT_TARGET}"
         rustc --quiet --lib --release --crate-type staticlib --features archive --target-dir ${UMQTT_BUILD} ${UMQTT_MORE}
+    COMMAND ${UMQTT_ROOT}/tools/engine-object ${CMAKE_AR} ${CMAKE_OBJCOPY} ${UMQTT_LIB} ${UMQTT_BUILD}/engine.o
+    COMMAND ${CMAKE_AR} crsD ${UMQTT_ENGINE}.new ${UMQTT_BUILD}/engine.o
+    COMMAND ${CMAKE_COMMAND} -E copy_if_different ${UMQTT_ENGINE}.new ${UMQTT_ENGINE}
     WORKING_DIRECTORY ${UMQTT_ROOT}
-    BYPRODUCTS ${UMQTT_LIB}
+    BYPRODUCTS ${UMQTT_ENGINE}
     COMMENT "CARGO ${UMQTT_LIB}"
     VERBATIM
 )
 
 add_library(umqtt_engine STATIC IMPORTED GLOBAL)
-set_target_properties(umqtt_engine PROPERTIES IMPORTED_LOCATION ${UMQTT_LIB})
+set_target_properties(umqtt_engine PROPERTIES IMPORTED_LOCATION ${UMQTT_ENGINE})
 add_dependencies(umqtt_engine umqtt_cargo)
 
 add_library(usermod_umqtt INTERFACE)
@@ -52,6 +60,12 @@ target_sources(usermod_umqtt INTERFACE
     ${CMAKE_CURRENT_LIST_DIR}/port.c
 )
 target_include_directories(usermod_umqtt INTERFACE ${CMAKE_CURRENT_LIST_DIR})
+if(UMQTT_THREAD_STACK)
+    target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREAD_STACK=${UMQTT_THREAD_STACK})
+endif()
+if(DEFINED UMQTT_THREADS)
+    target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREADS=${UMQTT_THREADS})
+endif()
 target_link_libraries(usermod_umqtt INTERFACE umqtt_engine)
 
 target_link_libraries(usermod INTERFACE usermod_umqtt)

@@ -1,13 +1,17 @@
 # The module umqtt for MicroPython's ports that are built with make: USER_C_MODULES=<here>/.. is all they need.
 #
 # The C sources are compiled by the port like its own. The engine comes from cargo, as a static archive; one object made
-# of it joins the port's objects, because ports differ in where they let a library into the link (some nowhere).
+# of it joins the port's objects, because ports differ in where they let a library into the link (some nowhere). Where
+# that object lies beside this file as umqtt.o, it is taken as it is, and no Rust is needed.
 #
 # What may be set, in the environment or on make's command line:
 #   UMQTT_TARGET      Rust's name for the machine, such as thumbv7m-none-eabi; the one that this runs on, if not set.
 #                     tools/cargo-for finds a toolchain for it
-#   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); s is for small flash
+#   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); z is for small flash
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
+#   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case
+#   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see port.h
+#   UMQTT_RUSTFLAGS   how to generate code, such as -Ctarget-feature=...: cargo's RUSTFLAGS for this build
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
 #   CARGO             cargo, if it is neither on the PATH nor where rustup puts it
 
@@ -15,14 +19,15 @@ UMQTT_MOD_DIR := $(USERMOD_DIR)
 UMQTT_ROOT    := $(abspath $(UMQTT_MOD_DIR)/../..)
 UMQTT_BUILD   := $(abspath $(BUILD))/umqtt-engine
 UMQTT_LIB     := $(UMQTT_BUILD)/$(if $(UMQTT_TARGET),$(UMQTT_TARGET)/)release/libumqtt.a
-UMQTT_OBJ     := $(BUILD)/umqtt-engine/engine.o
+UMQTT_OBJ     := $(or $(wildcard $(UMQTT_MOD_DIR)/umqtt.o),$(BUILD)/umqtt-engine/engine.o)
 
 CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/cargo),cargo)
 
 # All of MicroPython's versions know SRC_USERMOD. Those that have SRC_USERMOD_C as well add the one to the other: named
 # in both, a source would be compiled and linked twice.
 SRC_USERMOD += $(addprefix $(UMQTT_MOD_DIR)/,modumqtt.c port.c link.c)
-CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR)
+CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR) $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS)) \
+  $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
 
 # The unix port raises KeyboardInterrupt from inside a signal handler, which must not happen inside the engine: port.c
 # stands between the two.
@@ -35,20 +40,22 @@ endif
 $(UMQTT_LIB): FORCE
 	$(ECHO) "CARGO $@"
 	+$(Q)cd $(UMQTT_ROOT) && \
-	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT,$(if $($(name)),$(name)='$($(name))')) \
+	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS,$(if $($(name)),$(name)='$($(name))')) \
 	  $(if $(UMQTT_OPT_LEVEL),CARGO_PROFILE_RELEASE_OPT_LEVEL='$(UMQTT_OPT_LEVEL)') \
+	  $(if $(UMQTT_RUSTFLAGS),RUSTFLAGS='$(UMQTT_RUSTFLAGS)') \
 	  CARGO='$(CARGO)' tools/cargo-for '$(UMQTT_TARGET)' rustc --quiet --lib --release --crate-type staticlib \
 	  --features archive --target-dir $(UMQTT_BUILD) $(UMQTT_CARGO_FLAGS)
 
-# The entry points in umqtt.h, and what they need of Rust's own libraries; the rest of the archive stays behind. The flags
-# that choose the machine choose the linker's format as well.
-$(UMQTT_OBJ): $(UMQTT_LIB)
+$(BUILD)/umqtt-engine/engine.o: $(UMQTT_LIB)
 	$(ECHO) "LINK $@"
-	$(Q)$(CC) $(filter -m%,$(CFLAGS)) -r -nostdlib -o $@ $< \
-	  $$(sed -n 's/.*\<\(umqtt_[a-z0-9_]*\)(.*/-Wl,-u,\1/p' $(UMQTT_MOD_DIR)/umqtt.h)
+	$(Q)$(UMQTT_ROOT)/tools/engine-object $(AR) $(OBJCOPY) $< $@
 
 PY_O += $(UMQTT_OBJ)
 # MicroPython before 1.20 sets PY_O anew after this; a program's link takes what the program depends on.
 ifneq ($(PROG),)
 $(BUILD)/$(PROG): $(UMQTT_OBJ)
+endif
+# QuecPython's build of 2026 makes an archive of OBJ, and links nothing.
+ifneq ($(QUEC_SRC_MOD),)
+OBJ += $(patsubst $(USER_C_MODULES)/%.c,$(BUILD)/%.o,$(SRC_USERMOD)) $(UMQTT_OBJ)
 endif

@@ -778,13 +778,7 @@ static const mp_rom_map_elem_t mqttclient_locals_dict_table[] = {
 };
 static MP_DEFINE_CONST_DICT(mqttclient_locals_dict, mqttclient_locals_dict_table);
 
-MP_DEFINE_CONST_OBJ_TYPE(
-    mp_type_MQTTClient,
-    MP_QSTR_MQTTClient,
-    MP_TYPE_FLAG_NONE,
-    make_new, mqttclient_make_new,
-    locals_dict, &mqttclient_locals_dict
-    );
+UMQTT_DEFINE_TYPE(mp_type_MQTTClient, MP_QSTR_MQTTClient, mqttclient_make_new, &mqttclient_locals_dict);
 
 /******************************************************************************/
 // The modules umqtt and usr.umqtt
@@ -801,8 +795,15 @@ const mp_obj_module_t mp_module_umqtt = {
     .globals = (mp_obj_dict_t *)&umqtt_globals,
 };
 
-MP_REGISTER_MODULE(MP_QSTR_umqtt, mp_module_umqtt);
+// Up to 1.18, modules are found by a pattern in the text, whatever the preprocessor would make of
+// it, and it takes anything between two commas for an argument. So the form with three arguments
+// comes first in this file, and the one with two last.
+#if UMQTT_BEFORE(19)
+MP_REGISTER_MODULE(MP_QSTR_umqtt, mp_module_umqtt, 1);
+#endif
 
+#if !UMQTT_BEFORE(21)
+// Before, a built-in usr would hide the folder /usr: put examples/usr/umqtt.py there.
 #if MICROPY_MODULE_BUILTIN_INIT
 // Not every port looks for submodules in a built-in package: this one is found as if it had been
 // imported before.
@@ -832,3 +833,8 @@ const mp_obj_module_t mp_module_usr = {
 };
 
 MP_REGISTER_EXTENSIBLE_MODULE(MP_QSTR_usr, mp_module_usr);
+#endif
+
+#if !UMQTT_BEFORE(19)
+MP_REGISTER_MODULE(MP_QSTR_umqtt, mp_module_umqtt);
+#endif

@@ -32,6 +32,37 @@ __attribute__((weak)) void rust_eh_personality(void) {
 }
 #endif
 
+#ifdef __ARM_EABI__
+// The engine calls these for memcpy and the like, by the names of ARM's run-time ABI (3.1, 4.3.4).
+// A firmware whose C library lacks them gets these; they go where nothing calls them.
+#define WEAK __attribute__((weak))
+#define ALIAS(name) __attribute__((weak, alias(#name)))
+
+WEAK void __aeabi_memcpy(void *to, const void *from, size_t n) {
+    memcpy(to, from, n);
+}
+ALIAS(__aeabi_memcpy) void __aeabi_memcpy4(void *to, const void *from, size_t n);
+ALIAS(__aeabi_memcpy) void __aeabi_memcpy8(void *to, const void *from, size_t n);
+
+WEAK void __aeabi_memmove(void *to, const void *from, size_t n) {
+    memmove(to, from, n);
+}
+ALIAS(__aeabi_memmove) void __aeabi_memmove4(void *to, const void *from, size_t n);
+ALIAS(__aeabi_memmove) void __aeabi_memmove8(void *to, const void *from, size_t n);
+
+WEAK void __aeabi_memset(void *to, size_t n, int value) {
+    memset(to, value, n);
+}
+ALIAS(__aeabi_memset) void __aeabi_memset4(void *to, size_t n, int value);
+ALIAS(__aeabi_memset) void __aeabi_memset8(void *to, size_t n, int value);
+
+WEAK void __aeabi_memclr(void *to, size_t n) {
+    memset(to, 0, n);
+}
+ALIAS(__aeabi_memclr) void __aeabi_memclr4(void *to, size_t n);
+ALIAS(__aeabi_memclr) void __aeabi_memclr8(void *to, size_t n);
+#endif
+
 static umqtt_frame_t *frame_of(umqtt_call_t *call) {
     return call;
 }
@@ -273,7 +304,7 @@ static void port_lock(umqtt_call_t *call) {
     #if MICROPY_PY_THREAD
     // Who has to wait does so in a queue, and nobody overtakes it: a thread that comes back at
     // once could otherwise keep the lock from all others.
-    if (__atomic_load_n(&core->queue, __ATOMIC_RELAXED) || mp_thread_mutex_lock(&core->lock, 0) != 1) {
+    if (__atomic_load_n(&core->queue, __ATOMIC_RELAXED) || !umqtt_mutex_try(&core->lock)) {
         MP_THREAD_GIL_EXIT();
         mp_thread_mutex_lock(&core->queue_lock, 1);
         __atomic_store_n(&core->queue, true, __ATOMIC_RELAXED);
@@ -396,7 +427,7 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
 // Connections
 
 mp_obj_t umqtt_socket_module(void) {
-    return mp_import_name(MP_QSTR_socket, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
+    return mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
 }
 
 bool umqtt_is_address(umqtt_bytes_t host) {
@@ -433,7 +464,7 @@ static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t por
         }
         mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
         umqtt_block_interrupt(frame);
-        *address_of(frame) = mp_obj_subscr(entries, MP_OBJ_NEW_SMALL_INT(0), MP_OBJ_SENTINEL);
+        *address_of(frame) = umqtt_address(entries, args[2]);
         nlr_pop();
         return 0;
     }
@@ -457,11 +488,12 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
 static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
 
 static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
-    #if !UMQTT_LINUX
-    bool writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) & MP_STREAM_POLL_WR;
-    #endif
+    volatile bool writable = false;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
+        #if !UMQTT_LINUX
+        writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) == MP_STREAM_POLL_WR;
+        #endif
         umqtt_link_connect(link, *address_of(frame));
         nlr_pop();
         return 0;
@@ -470,24 +502,29 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
     switch (error) {
         case MP_EISCONN:
             return 0;
-        #if !UMQTT_LINUX
-        // lwIP says this also of a connection that is made, and whose other end has closed since.
-        case MP_EALREADY:
-            return writable ? 0 : MP_EAGAIN;
-        // lwIP has let go of an attempt that failed; a read still tells why.
-        case MP_EBADF: {
-            uint8_t byte;
-            error = -port_receive(frame, link, &byte, sizeof(byte));
-            return error == MP_ECONNRESET ? MP_ECONNREFUSED : error == MP_ECONNABORTED ? MP_ETIMEDOUT : error;
-        }
-        #else
-        case MP_EALREADY:
-        #endif
         case MP_EINPROGRESS:
             return MP_EAGAIN;
-        default:
-            return error;
+        case MP_EALREADY:
+            // lwIP says this also of a connection that is made, and whose other end has closed since.
+            return writable ? 0 : MP_EAGAIN;
+        #if !UMQTT_LINUX
+        case MP_EBADF: {
+            // lwIP has let go of an attempt that failed; a read still tells why.
+            uint8_t byte;
+            intptr_t n = port_receive(frame, link, &byte, sizeof(byte));
+            error = n < 0 ? -n : MP_EBADF;
+        }
+        #endif
     }
+    #if !UMQTT_LINUX
+    // What lwIP calls them.
+    if (error == MP_ECONNRESET) {
+        error = MP_ECONNREFUSED;
+    } else if (error == MP_ECONNABORTED) {
+        error = MP_ETIMEDOUT;
+    }
+    #endif
+    return error;
 }
 
 // Around everything that the TLS module does.
@@ -671,7 +708,9 @@ static void *port_grow(void *list, size_t old_size, size_t new_size) {
 
 static const umqtt_port_t umqtt_port;
 
-static MP_DEFINE_CONST_OBJ_TYPE(umqtt_core_type, MP_QSTR_MQTTClient, MP_TYPE_FLAG_NONE);
+// For tools/size.py; a linker that drops what nothing uses drops it.
+extern const uint16_t umqtt_core_size;
+const uint16_t umqtt_core_size = sizeof(umqtt_core_t);
 
 bool umqtt_memory_may_come(int times) {
     #if MICROPY_PY_THREAD
@@ -695,7 +734,7 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t
         m_malloc_fail(size);
     }
     memset(core, 0, size);
-    core->base.type = &umqtt_core_type;
+    core->base.type = &mp_type_object;
     core->callback = mp_const_none;
     core->error_callback = mp_const_none;
     core->tls = *tls;
@@ -726,6 +765,10 @@ static void finish(umqtt_core_t *core) {
     umqtt_close(umqtt_engine(core), &frame);
     frame.exception = MP_OBJ_NULL;
     umqtt_leave(&frame);
+    #if MICROPY_PY_THREAD
+    umqtt_mutex_free(&core->lock);
+    umqtt_mutex_free(&core->queue_lock);
+    #endif
     #if UMQTT_LINUX
     if (core->event >= 0) {
         close(core->event);
@@ -796,7 +839,7 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
         mp_obj_t start = mp_load_attr(module, MP_QSTR_start_new_thread);
         mp_obj_t args[] = { MP_OBJ_FROM_PTR(core), MP_OBJ_NEW_SMALL_INT(thread) };
         mp_obj_t tuple = mp_obj_new_tuple(2, args);
-        mp_obj_t before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(stack));
+        mp_obj_t before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(stack / UMQTT_STACK_UNIT));
         mp_call_function_2(start, MP_OBJ_FROM_PTR(&run_thread_obj), tuple);
         mp_call_function_1(stack_size, before);
         nlr_pop();
@@ -845,6 +888,10 @@ static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
         umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
 }
+
+#if defined(UMQTT_THREADS) && UMQTT_THREADS != MICROPY_PY_THREAD
+#error "UMQTT_THREADS is not what MICROPY_PY_THREAD says"
+#endif
 
 static const umqtt_port_t umqtt_port = {
     .threads = MICROPY_PY_THREAD,

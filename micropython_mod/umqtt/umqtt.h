@@ -10,6 +10,9 @@
 // Milliseconds from the start of an attempt to connect to CONNACK.
 #define CONNECT_TIMEOUT 20000
 
+// So many milliseconds are as good as for ever, and less than half of the clock.
+#define Time_FOREVER (1 << 30)
+
 // What a call came to.
 enum umqtt_what
 #if __STDC_VERSION__ >= 202311L
@@ -154,9 +157,8 @@ typedef struct umqtt_port_t {
   // internal thread too. `waiting`: this call is going to `wait` with this socket (NULL: none),
   // and from now on nothing may be missed.
   void (*unlock)(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket);
-  // Waits for the socket to become readable or writable, at most `timeout` milliseconds (-1:
-  // for ever); it may end early. `socket` NULL: the one of the last `unlock`. `true`: the call
-  // is to be broken off.
+  // Waits for the socket to become readable or writable, at most `timeout` milliseconds; it may
+  // end early. `socket` NULL: the one of the last `unlock`. `true`: the call is to be broken off.
   bool (*wait)(umqtt_call_t *call,
                umqtt_object_t *socket,
                bool readable,
@@ -240,13 +242,13 @@ struct umqtt_outcome_t umqtt_publish(struct umqtt_engine_t *engine,
                                      bool wait,
                                      bool fixed);
 
-// Subscribes. `detail` is 0.
+// Subscribes. `detail` is 1.
 struct umqtt_outcome_t umqtt_subscribe(struct umqtt_engine_t *engine,
                                        umqtt_call_t *call,
                                        struct umqtt_bytes_t filter,
                                        uint8_t qos);
 
-// Unsubscribes. `detail` is 0.
+// Unsubscribes. `detail` is 1.
 struct umqtt_outcome_t umqtt_unsubscribe(struct umqtt_engine_t *engine,
                                          umqtt_call_t *call,
                                          struct umqtt_bytes_t filter);
@@ -262,7 +264,7 @@ struct umqtt_message_t *umqtt_first_message(struct umqtt_engine_t *engine);
 // The message that `umqtt_receive` named has been handled.
 void umqtt_handled(struct umqtt_engine_t *engine, umqtt_call_t *call);
 
-// Sends a PINGREQ. `detail` is 0.
+// Sends a PINGREQ. `detail` is 1.
 struct umqtt_outcome_t umqtt_ping(struct umqtt_engine_t *engine, umqtt_call_t *call);
 
 // Lets the socket go.

@@ -12,7 +12,7 @@ use crate::{
     packet::{
         Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, check_topic, publish_flags,
     },
-    time::Time,
+    session::Due,
 };
 
 impl<S, M> Client<S, M>
@@ -146,15 +146,13 @@ where
                 let suback = Suback::parse(header, body)?;
                 self.session.suback(suback.id, suback.codes != [0x80]);
             }
-            Kind::Pubrel => {
+            Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp | Kind::Unsuback => {
                 let id = Ack::parse(header, body)?.id;
-                if self.session.release(id, self.link) {
+                if header.kind != Kind::Pubrel {
+                    self.session.acknowledge(header.kind, id);
+                } else if self.session.release(id, self.link) {
                     self.answer(Kind::Pubcomp, id);
                 }
-            }
-            Kind::Puback | Kind::Pubrec | Kind::Pubcomp | Kind::Unsuback => {
-                let id = Ack::parse(header, body)?.id;
-                self.session.acknowledge(header.kind, id);
             }
             Kind::Pingresp => self.service.ping_answered(),
             kind => return Err(Fault::Unexpected(kind)),
@@ -177,7 +175,7 @@ where
         self.phase = Phase::Up;
         self.signals.alarm = true;
         self.service.link_up(self.now);
-        self.served_until = None;
+        self.served_until = self.now;
         self.persistent = self.config.reconnect;
         Ok(())
     }
@@ -228,22 +226,29 @@ where
         Ok(None)
     }
 
-    fn read_topic(&mut self) -> Result<bool, Fault<S::Error>> {
+    /// Moves what is there of the topic or the payload, of this length, to where it will stay. Is
+    /// it whole?
+    fn fetch(&mut self, length: usize) -> bool {
         let reading = &mut self.reading;
-        let rest = reading.topic.saturating_sub(reading.done);
+        let rest = length.saturating_sub(reading.done);
         reading.done += if reading.stored {
-            self.incoming.move_to(
-                self.inbox
-                    .topic()
-                    .get_mut(reading.done..)
-                    .unwrap_or_default(),
-            )
+            let place = match reading.part {
+                Part::Topic => self.inbox.topic(),
+                _ => self.inbox.payload(),
+            };
+            self.incoming
+                .move_to(place.get_mut(reading.done..).unwrap_or_default())
         } else {
             self.incoming.skip(rest)
         };
-        if reading.done < reading.topic {
+        reading.done >= length
+    }
+
+    fn read_topic(&mut self) -> Result<bool, Fault<S::Error>> {
+        if !self.fetch(self.reading.topic) {
             return Ok(false);
         }
+        let reading = &mut self.reading;
         if reading.stored {
             check_topic(self.inbox.topic())?; // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
         }
@@ -275,21 +280,10 @@ where
     }
 
     fn read_payload(&mut self) -> bool {
-        let reading = &mut self.reading;
-        let rest = reading.payload.saturating_sub(reading.done);
-        reading.done += if reading.stored {
-            self.incoming.move_to(
-                self.inbox
-                    .payload()
-                    .get_mut(reading.done..)
-                    .unwrap_or_default(),
-            )
-        } else {
-            self.incoming.skip(rest)
-        };
-        if reading.done < reading.payload {
+        if !self.fetch(self.reading.payload) {
             return false;
         }
+        let reading = &mut self.reading;
         reading.part = Part::Header;
         let (qos, id, link) = (reading.qos, reading.id, self.link);
         let size = M::Inbox::cost(reading.topic, reading.payload);
@@ -326,9 +320,11 @@ where
         self.acks.len() + 3 <= ACKS
     }
 
+    #[inline(never)]
     fn answer(&mut self, kind: Kind, id: PacketId) {
         // There is room: reading and delivering stop in time.
-        let _ = self.acks.push_back(Ack { kind, id });
+        let id = Some(id);
+        let _ = self.acks.push(Due { kind, id, at: 0 });
     }
 
     /// A message has been received and handled: PUBACK or PUBREC is due.
@@ -361,8 +357,7 @@ where
     }
 
     /// The script's callback has come back: the message is let go, and acknowledged.
-    pub fn handled(&mut self, stack: &mut S, now: Time) {
-        self.now = now;
+    pub fn handled(&mut self, stack: &mut S) {
         self.delivering = false;
         self.signals.changed = true;
         let Some(tag) = self.inbox.first() else {

@@ -4,10 +4,12 @@ use core::mem;
 
 use embedded_nal::{TcpClientStack, nb};
 
-use super::{Client, Config, Fault, Phase, Sending};
+use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
     memory::Memory,
-    packet::{Ack, Connect, Kind, Packet, Subscribe, Unsubscribe, Will},
+    packet::{
+        Ack, Connect, Header, Kind, PacketId, Publish, QoS, Subscribe, Unsubscribe, Will, Writer,
+    },
     session::{Due, Message, Session, Ticket},
 };
 
@@ -16,15 +18,48 @@ where
     S: TcpClientStack<Error: Clone + Copy>,
     M: Memory,
 {
-    /// Sends a QoS 0 message now, if nothing is before it. `None`: something is.
-    pub fn start_publish(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
+    /// Sends a message, or takes it in flight, if there is room for it; then `started` is its name
+    /// and the number of the connection. Sends and reads what else there is.
+    pub fn offer(
+        &mut self,
+        stack: &mut S,
+        message: &Message<M::Bytes>,
+        started: &mut Option<(Ticket, u8)>,
+        read: bool,
+    ) -> Stop {
+        let in_flight = message.qos != QoS::AtMostOnce;
+        let mut take = |client: &mut Self| {
+            if started.is_none() {
+                *started = client.take(message).map(|ticket| (ticket, client.link));
+            }
+            started.is_some()
+        };
+        if take(self) {
+            return self.pump(stack, Appetite::Keep, read);
+        }
+        // What was before it may be gone after this, and acknowledgements may have come.
+        let stop = self.pump(stack, Appetite::Keep, read || in_flight);
+        take(self);
+        self.pump(stack, Appetite::Keep, false).or(stop)
+    }
+
+    fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
+        if message.qos != QoS::AtMostOnce {
+            return self.session.take(message);
+        }
         if self.phase != Phase::Up || self.wants_write() {
             return None;
         }
         let ticket = self.session.new_ticket();
-        self.sending = Some(Sending::Publish(message.clone(), ticket));
-        (self.sent, self.len) = (0, usize::MAX);
+        self.at_most_once = Some((message.clone(), ticket));
+        self.start(Kind::Publish, None);
         Some(ticket)
+    }
+
+    /// This packet is sent now.
+    pub(super) fn start(&mut self, kind: Kind, id: Option<PacketId>) {
+        self.sending = Some(Due { kind, id, at: 0 });
+        (self.sent, self.len) = (0, usize::MAX);
     }
 
     /// Does the buffer hold all of this QoS 0 message?
@@ -34,7 +69,7 @@ where
 
     /// Is this QoS 0 message still being sent?
     pub fn is_publishing(&self, ticket: Ticket) -> bool {
-        matches!(self.sending, Some(Sending::Publish(_, mine)) if mine == ticket)
+        matches!(&self.at_most_once, Some((_, mine)) if *mine == ticket)
     }
 
     /// Gives the QoS 0 message that is being sent up, if the socket has taken nothing of it.
@@ -42,7 +77,7 @@ where
         let untouched = self.outgoing.is_untouched();
         if untouched {
             self.outgoing.drop_pending();
-            self.sending = None;
+            (self.sending, self.at_most_once) = (None, None);
             self.signals.changed = true;
         }
         untouched
@@ -61,14 +96,13 @@ where
                 return Ok(());
             };
             let buffered = !self.outgoing.is_empty();
-            let piece = match &self.sending {
-                _ if buffered => self.outgoing.pending(),
-                Some(sending) => large_rest(
-                    packet(sending, &self.session, &self.config),
-                    self.sent,
-                    self.outgoing.capacity(),
-                ),
-                None => return Ok(()),
+            let piece = if buffered {
+                self.outgoing.pending()
+            } else if let Some(due) = self.sending {
+                let publish = publish(due, &self.at_most_once, &self.session);
+                large_rest(publish, self.sent, self.outgoing.capacity())
+            } else {
+                return Ok(());
             };
             match stack.send(socket, piece) {
                 Ok(0) | Err(nb::Error::WouldBlock) => return Ok(()),
@@ -89,64 +123,85 @@ where
                 self.sending = self.choose();
                 (self.sent, self.len) = (0, usize::MAX);
             }
-            let Some(sending) = &self.sending else {
+            let Some(due) = self.sending else {
                 return;
             };
             if self.sent < self.len {
-                let packet = packet(sending, &self.session, &self.config);
-                self.len = packet.map_or(0, |packet| packet.encoded_len());
+                let publish = publish(due, &self.at_most_once, &self.session);
                 // A large rest is sent from where it lies, once the buffer is empty.
-                if let Some(packet) = packet
-                    && large_rest(Some(packet), self.sent, self.outgoing.capacity()).is_empty()
-                {
-                    self.sent += self
-                        .outgoing
-                        .append(self.sent, self.now, |out| packet.emit(out));
+                if large_rest(publish, self.sent, self.outgoing.capacity()).is_empty() {
+                    let (written, len) =
+                        self.outgoing
+                            .append(self.sent, self.now, |out| match publish {
+                                Some(publish) => publish.emit(out),
+                                None => {
+                                    emit(due, &self.session, &self.config, self.clean_session, out)
+                                }
+                            });
+                    self.sent += written;
+                    self.len = len;
                 }
                 if self.sent < self.len {
                     return;
                 }
             }
-            match sending {
-                Sending::Publish(..) if !self.outgoing.is_empty() => return,
-                Sending::Due(due, id) => self.session.sent(*due, *id),
-                _ => {}
+            if self.at_most_once.is_some() && !self.outgoing.is_empty() {
+                return;
             }
-            self.sending = None;
+            self.session.sent(due);
+            (self.sending, self.at_most_once) = (None, None);
         }
     }
 
     /// What to send next: acknowledgements, then PINGREQ, then what the session has due.
-    fn choose(&mut self) -> Option<Sending<M::Bytes>> {
+    fn choose(&mut self) -> Option<Due> {
         if self.phase != Phase::Up {
             return None;
         }
-        if let Some(ack) = self.acks.pop_front() {
-            return Some(Sending::Ack(ack));
+        if !self.acks.is_empty() {
+            return Some(self.acks.remove(0));
         }
         if mem::take(&mut self.ping_due) {
-            return Some(Sending::Ping);
+            let kind = Kind::Pingreq;
+            return Some(Due {
+                kind,
+                id: None,
+                at: 0,
+            });
         }
-        let due = self.session.next_due()?;
-        let id = match due {
-            Due::Subscribe(_) | Due::Unsubscribe(_) => self.session.new_id(),
-            Due::Publish(_, id) | Due::Pubrel(id) => id,
-        };
-        Some(Sending::Due(due, id))
+        self.session.next_due()
     }
 }
 
-/// The packet that is being sent; `None` if what it was about is gone.
-fn packet<'a, M: Memory>(
-    sending: &'a Sending<M::Bytes>,
+/// The packet to send if it is a PUBLISH; `None` also if its message is gone.
+fn publish<'a, M: Memory>(
+    due: Due,
+    at_most_once: &'a Option<(Message<M::Bytes>, Ticket)>,
     session: &'a Session<M>,
-    config: &'a Config<M::Bytes>,
-) -> Option<Packet<'a>> {
-    Some(match sending {
-        Sending::Connect { clean_session } => Packet::Connect(Connect {
+) -> Option<Publish<'a>> {
+    if due.kind != Kind::Publish {
+        return None;
+    }
+    let (message, dup) = match at_most_once {
+        Some((message, _)) => (message, false),
+        None => session.publish(due.at)?,
+    };
+    Some(message.packet(due.id, dup))
+}
+
+/// Writes the packet to send, if it is no PUBLISH; nothing if what it was about is gone.
+fn emit<M: Memory>(
+    due: Due,
+    session: &Session<M>,
+    config: &Config<M::Bytes>,
+    clean_session: bool,
+    out: &mut Writer,
+) {
+    match (due.kind, due.id) {
+        (Kind::Connect, _) => Connect {
             version: config.version,
             client_id: config.client_id.as_ref(),
-            clean_session: *clean_session,
+            clean_session,
             keepalive: config.keepalive,
             will: config.will.as_ref().map(|will| Will {
                 topic: will.topic.as_ref(),
@@ -156,45 +211,35 @@ fn packet<'a, M: Memory>(
             }),
             user: config.user.as_ref().map(AsRef::as_ref),
             password: config.password.as_ref().map(AsRef::as_ref),
-        }),
-        Sending::Publish(message, _) => Packet::Publish(message.packet(None, false)),
-        Sending::Ack(ack) => Packet::Ack(*ack),
-        Sending::Ping => Packet::Pingreq,
-        Sending::Due(due, id) => match due {
-            Due::Publish(at, id) => {
-                let (message, dup) = session.publish(*at)?;
-                Packet::Publish(message.packet(Some(*id), dup))
+        }
+        .emit(out),
+        (Kind::Publish, _) => {}
+        (kind @ (Kind::Subscribe | Kind::Unsubscribe), Some(id)) => {
+            let rest = &[];
+            match session.filter(due.at) {
+                Some((filter, qos)) if kind == Kind::Subscribe => {
+                    Subscribe {
+                        id,
+                        filter,
+                        qos,
+                        rest,
+                    }
+                    .emit(out);
+                }
+                Some((filter, _)) => Unsubscribe { id, filter, rest }.emit(out),
+                None => {}
             }
-            Due::Pubrel(id) => Packet::Ack(Ack {
-                kind: Kind::Pubrel,
-                id: *id,
-            }),
-            Due::Subscribe(at) => {
-                let (filter, qos) = session.filter(*at)?;
-                Packet::Subscribe(Subscribe {
-                    id: *id,
-                    filter,
-                    qos,
-                    rest: &[],
-                })
-            }
-            Due::Unsubscribe(at) => {
-                let (filter, _) = session.filter(*at)?;
-                Packet::Unsubscribe(Unsubscribe {
-                    id: *id,
-                    filter,
-                    rest: &[],
-                })
-            }
-        },
-    })
+        }
+        (kind, Some(id)) => Ack { kind, id }.emit(out),
+        (kind, None) => Header::new(kind, 0).emit(out),
+    }
 }
 
 /// What is left of a PUBLISH when the first `sent` bytes are gone, if that is payload, and more of
 /// it than the buffer should copy.
-fn large_rest(packet: Option<Packet<'_>>, sent: usize, buffer: usize) -> &[u8] {
-    match packet {
-        Some(Packet::Publish(publish)) if sent > 0 && publish.payload.len() >= buffer => sent
+fn large_rest(publish: Option<Publish<'_>>, sent: usize, buffer: usize) -> &[u8] {
+    match publish {
+        Some(publish) if sent > 0 && publish.payload.len() >= buffer => sent
             .checked_sub(publish.head_len())
             .and_then(|from| publish.payload.get(from..))
             .filter(|rest| rest.len() >= buffer)

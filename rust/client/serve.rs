@@ -18,9 +18,6 @@ const READER_TICK: u32 = 100;
 /// How often the calls look for themselves what there is to serve, on a port without threads.
 const SELDOM: u32 = 250;
 
-/// How long there may be nothing to serve, in milliseconds.
-const LEISURE: u32 = 60_000;
-
 impl<S, M> Client<S, M>
 where
     S: TcpClientStack<Error: Clone + Copy>,
@@ -44,62 +41,59 @@ where
     /// Should the internal thread wait for the socket to become readable? Not while a call of the
     /// script does: both would wake up for every packet. When one has just read, another one may
     /// come at once, so a while passes first.
-    fn watch(&mut self, now: Time) -> (bool, Option<Time>) {
+    fn watch(&mut self) -> (bool, Time) {
         if self.readers > 0 {
             self.watch = Watch::Reader;
-            (false, None)
+            (false, self.now.after(Time::FOREVER))
         } else if mem::take(&mut self.script_read) || self.watch == Watch::Tick {
             self.watch = Watch::Socket;
-            (false, Some(now.after(READER_TICK)))
+            (false, self.now.after(READER_TICK))
         } else {
-            (true, None)
+            (true, self.now.after(Time::FOREVER))
         }
     }
 
     /// Until when there is nothing for [`Client::serve`] to do on a port without threads, where
-    /// the calls see to the socket themselves. `None`: there is something now.
-    pub fn leisure(&self, now: Time) -> Option<Time> {
-        let until = match self.phase {
-            _ if !self.owed.is_empty() => None,
+    /// the calls see to the socket themselves.
+    pub fn leisure(&self) -> Time {
+        match self.phase {
+            _ if !self.owed.is_empty() => self.now,
             // A script that only publishes does not read.
-            Phase::Up if now.since(self.served_at) >= SELDOM => None,
+            Phase::Up if self.now.since(self.served_at) >= SELDOM => self.now,
             Phase::Up => self.served_until,
-            _ if self.persistent => None,
-            _ => Some(now.after(LEISURE)),
-        };
-        until.filter(|&until| !now.reached(until))
+            _ if self.persistent => self.now,
+            _ => self.now.after(Time::FOREVER),
+        }
     }
 
     /// The fault that the script's error callback has to be told.
     pub fn take_owed(&mut self) -> Option<Fault<S::Error>> {
-        self.owed.pop_front()
+        (!self.owed.is_empty()).then(|| self.owed.remove(0))
     }
 
     /// What the internal thread has to do next: see [`crate::service`].
-    pub fn serve(&mut self, stack: &mut S, now: Time) -> Duty<S::Error> {
-        let stop = self.pump(stack, now, Appetite::Nothing, true);
+    pub fn serve(&mut self, stack: &mut S) -> Duty<S::Error> {
+        let now = self.now;
+        let stop = self.pump(stack, Appetite::Nothing, true);
         if let Some(fault) = self.take_owed() {
             return Duty::Report(fault);
         }
-        let due = match self.phase {
+        let phase = self.phase;
+        let due = match phase {
             Phase::Up => self.keep_alive(),
             Phase::Greeting if self.persistent => match self.service.deadline {
                 deadline if now.reached(deadline) => Err(Fault::Silent),
-                deadline => Ok(Some(deadline)),
+                deadline => Ok(deadline),
             },
-            Phase::Lost(at) => {
-                let at = at.unwrap_or_else(|| self.service.next_attempt(now));
-                if now.reached(at) {
-                    self.phase = Phase::Dialing;
-                    self.service.deadline = now.after(CONNECT_TIMEOUT);
-                    return Duty::Dial(self.epoch);
-                }
-                self.phase = Phase::Lost(Some(at));
-                Ok(Some(at))
+            Phase::Lost if now.reached(self.service.deadline) => {
+                self.phase = Phase::Dialing;
+                self.service.deadline = now.after(CONNECT_TIMEOUT);
+                return Duty::Dial(self.epoch);
             }
-            Phase::Idle | Phase::Dialing | Phase::Greeting => Ok(None),
+            Phase::Lost => Ok(self.service.deadline),
+            Phase::Idle | Phase::Dialing | Phase::Greeting => Ok(now.after(Time::FOREVER)),
         };
-        let mut until = match due {
+        let until = match due {
             Ok(until) => until,
             Err(fault) => {
                 self.lose(stack, fault);
@@ -107,21 +101,18 @@ where
             }
         };
         if self.ping_due {
-            self.pump(stack, now, Appetite::Nothing, false);
+            self.pump(stack, Appetite::Nothing, false);
         }
-        if stop == Stop::More || self.phase == Phase::Lost(None) || !self.owed.is_empty() {
+        if stop == Stop::More || self.phase != phase || !self.owed.is_empty() {
             return Duty::Again;
         }
         self.served_at = now;
-        self.served_until = Some(until.unwrap_or(now.after(LEISURE)));
-        let (watch, look_again) = self.watch(now);
-        for other in [self.stalls_at(), look_again].into_iter().flatten() {
-            until = Some(until.map_or(other, |until| until.min(other)));
-        }
+        self.served_until = until;
+        let (watch, look_again) = self.watch();
         Duty::Wait(Wait {
             readable: watch && stop == Stop::Dry,
             writable: self.wants_write(),
-            until,
+            until: until.min(look_again).min(self.stalls_at()),
         })
     }
 
@@ -134,10 +125,10 @@ where
 
     /// Sends a PINGREQ when nothing was sent or received for a keepalive interval; the answer
     /// says when to look again. [MQTT-3.1.2-23]
-    fn keep_alive(&mut self) -> Result<Option<Time>, Fault<S::Error>> {
+    fn keep_alive(&mut self) -> Result<Time, Fault<S::Error>> {
         let (keepalive, now) = (u32::from(self.config.keepalive) * 1_000, self.now);
         if keepalive == 0 {
-            return Ok(None);
+            return Ok(now.after(Time::FOREVER));
         }
         // While messages keep the answer from being read, its absence means nothing: as long as
         // there is no room to read into, or something comes in.
@@ -151,14 +142,14 @@ where
             .service
             .ping_due(now, keepalive, self.outgoing.progress(), busy)
         {
-            Ping::Wait(until) => Ok(Some(until)),
+            Ping::Wait(until) => Ok(until),
             Ping::Send(until) => {
                 self.ping_due = true;
-                Ok(Some(until))
+                Ok(until)
             }
             Ping::Unanswered if self.service.pings <= self.config.ping_max => {
                 self.ping_due = true;
-                Ok(Some(self.service.ping_again(now, keepalive)))
+                Ok(self.service.ping_again(now, keepalive))
             }
             Ping::Unanswered => Err(Fault::NoPingresp),
         }

@@ -41,11 +41,6 @@ impl Ack {
     pub fn emit(&self, out: &mut Writer) {
         out.put(&self.to_bytes());
     }
-
-    /// Bytes in all on the wire.
-    pub const fn encoded_len(&self) -> usize {
-        4
-    }
 }
 
 #[cfg(test)]

@@ -44,11 +44,6 @@ impl Connack {
         Header::new(Kind::Connack, 2).emit(out);
         out.put(&[self.session_present.into(), self.code]);
     }
-
-    /// Bytes in all on the wire.
-    pub const fn encoded_len(&self) -> usize {
-        4
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! CONNECT (section 3.1).
 
-use super::header::encoded_len;
 use super::{
     Header, Kind, Malformed, QoS, Reader, Result, Version, Writer, check_text, check_topic,
 };
@@ -95,11 +94,6 @@ impl<'a> Connect<'a> {
     pub fn emit(&self, out: &mut Writer) {
         Header::new(Kind::Connect, self.remaining()).emit(out);
         self.emit_body(out);
-    }
-
-    /// Bytes in all on the wire.
-    pub fn encoded_len(&self) -> usize {
-        encoded_len(self.remaining())
     }
 
     fn remaining(&self) -> usize {

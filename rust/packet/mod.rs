@@ -32,6 +32,7 @@ pub use subscribe::Subscribe;
 pub use text::{check_filter, check_text, check_topic};
 pub use unsubscribe::Unsubscribe;
 pub use writer::Writer;
+pub(crate) use writer::copy;
 
 /// The value, or what was wrong with the bytes.
 pub type Result<T> = core::result::Result<T, Malformed>;
@@ -179,16 +180,7 @@ impl Packet<'_> {
 
     /// Bytes in all on the wire.
     pub fn encoded_len(&self) -> usize {
-        match self {
-            Packet::Connect(packet) => packet.encoded_len(),
-            Packet::Connack(packet) => packet.encoded_len(),
-            Packet::Publish(packet) => packet.encoded_len(),
-            Packet::Ack(packet) => packet.encoded_len(),
-            Packet::Subscribe(packet) => packet.encoded_len(),
-            Packet::Suback(packet) => packet.encoded_len(),
-            Packet::Unsubscribe(packet) => packet.encoded_len(),
-            Packet::Pingreq | Packet::Pingresp | Packet::Disconnect => 2,
-        }
+        Writer::count(|counter| self.emit(counter))
     }
 }
 

@@ -1,6 +1,5 @@
 //! SUBACK (section 3.9).
 
-use super::header::encoded_len;
 use super::{Header, Kind, Malformed, PacketId, Result, Writer};
 
 /// The server's answer to SUBSCRIBE.
@@ -37,11 +36,6 @@ impl<'a> Suback<'a> {
         Header::new(Kind::Suback, self.remaining()).emit(out);
         out.put_u16(self.id.get());
         out.put(self.codes);
-    }
-
-    /// Bytes in all on the wire.
-    pub fn encoded_len(&self) -> usize {
-        encoded_len(self.remaining())
     }
 
     fn remaining(&self) -> usize {

@@ -1,6 +1,5 @@
 //! SUBSCRIBE (section 3.8).
 
-use super::header::encoded_len;
 use super::{Header, Kind, Malformed, PacketId, QoS, Reader, Result, Writer, check_filter};
 
 /// A request for the messages that match topic filters.
@@ -51,11 +50,6 @@ impl<'a> Subscribe<'a> {
         out.put_text(self.filter);
         out.put_u8(self.qos as u8);
         out.put(self.rest);
-    }
-
-    /// Bytes in all on the wire.
-    pub fn encoded_len(&self) -> usize {
-        encoded_len(self.remaining())
     }
 
     fn remaining(&self) -> usize {

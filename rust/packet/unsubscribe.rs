@@ -1,6 +1,5 @@
 //! UNSUBSCRIBE (section 3.10).
 
-use super::header::encoded_len;
 use super::{Header, Kind, PacketId, Reader, Result, Writer, check_filter};
 
 /// The end of subscriptions.
@@ -43,11 +42,6 @@ impl<'a> Unsubscribe<'a> {
         out.put_u16(self.id.get());
         out.put_text(self.filter);
         out.put(self.rest);
-    }
-
-    /// Bytes in all on the wire.
-    pub fn encoded_len(&self) -> usize {
-        encoded_len(self.remaining())
     }
 
     fn remaining(&self) -> usize {

@@ -7,55 +7,50 @@
 pub struct Writer<'a> {
     out: &'a mut [u8],
     skip: usize,
-    written: usize,
+    len: usize,
 }
 
 impl<'a> Writer<'a> {
     /// A writer into `out` that leaves out the first `skip` bytes.
     pub fn new(out: &'a mut [u8], skip: usize) -> Writer<'a> {
-        Writer {
-            out,
-            skip,
-            written: 0,
-        }
+        Writer { out, skip, len: 0 }
     }
 
     /// Bytes that went into the buffer.
     pub fn written(&self) -> usize {
-        self.written
+        self.len.saturating_sub(self.skip).min(self.out.len())
     }
 
-    /// Bytes that `emit` writes: as many as it skips, should it skip all.
+    /// Bytes of all that was written, with those that were dropped.
+    pub fn total(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes that `emit` writes.
     pub(super) fn count(emit: impl FnOnce(&mut Writer)) -> usize {
-        let mut counter = Writer::new(&mut [], usize::MAX);
+        let mut counter = Writer::new(&mut [], 0);
         emit(&mut counter);
-        usize::MAX - counter.skip
+        counter.len
     }
 
     /// Writes `bytes`.
     pub fn put(&mut self, bytes: &[u8]) {
-        let Some(bytes) = bytes.get(self.skip..) else {
-            self.skip -= bytes.len();
-            return;
-        };
-        self.skip = 0;
-        let Some(room) = self.out.get_mut(self.written..) else {
-            return;
-        };
-        self.written += room.len().min(bytes.len());
-        for (to, from) in room.iter_mut().zip(bytes) {
-            *to = *from;
-        }
+        let (from, to) = (
+            self.skip.saturating_sub(self.len),
+            self.len.saturating_sub(self.skip),
+        );
+        self.len += bytes.len();
+        let (from, to) = (bytes.get(from..), self.out.get_mut(to..));
+        copy(from.unwrap_or_default(), to.unwrap_or_default());
     }
 
     /// Writes one byte.
     pub fn put_u8(&mut self, value: u8) {
-        if self.skip > 0 {
-            self.skip -= 1;
-        } else if let Some(slot) = self.out.get_mut(self.written) {
+        // A byte to be skipped is beyond the end, too.
+        if let Some(slot) = self.out.get_mut(self.len.wrapping_sub(self.skip)) {
             *slot = value;
-            self.written += 1;
         }
+        self.len += 1;
     }
 
     /// Writes two bytes, the high one first (section 1.5.2).
@@ -70,6 +65,15 @@ impl<'a> Writer<'a> {
         self.put_u16(text.len() as u16);
         self.put(text);
     }
+}
+
+/// Copies as many bytes as there are and fit; how many that is.
+pub fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let n = from.len().min(to.len());
+    if let (Some(from), Some(to)) = (from.get(..n), to.get_mut(..n)) {
+        to.copy_from_slice(from);
+    }
+    n
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
     call_t *frame = call;
     CHECK(world.lock == NULL);
     CHECK(frame->announced);
-    CHECK(timeout >= -1);
+    CHECK(timeout >= 0);
     CHECK(++world.waits < 100000);
     if (world.kill != NULL) {
         longjmp(*world.kill, 1);
@@ -155,7 +155,7 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
     bool can_read = front_is(SEND) || front_is(FIN) || front_is(RESET);
     bool can_write = !world.blocked && !front_is(FULL) && !(socket != NULL && world.connect_error == EAGAIN);
     if (!has_socket || !((readable && can_read) || (writable && can_write))) {
-        CHECK(timeout != -1);
+        CHECK(timeout < 1 << 29);
         world.now += timeout;
     }
     return false;

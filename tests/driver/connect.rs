@@ -1,7 +1,7 @@
 //! From `connect` to CONNACK, and the ways out.
 
 use umqtt::{
-    calls::{self, Error, Received},
+    calls::{self, Error, Reply},
     client::{Fault, Status},
     packet::{Kind, Malformed, QoS, Version},
 };
@@ -333,7 +333,7 @@ fn ended_while_calls_wait() {
         };
         let rig = waiting(vec![]);
         let expected = if disconnects {
-            Ok(Received::Nothing)
+            Ok(Reply::Nothing)
         } else {
             Err(Error::NotConnected)
         };
@@ -372,11 +372,14 @@ fn disconnect_lets_everything_go() {
     rig.script([expect(publish(QOS1, "t", 1, "x"))]);
     assert_eq!(
         calls::publish(&rig, &mine, false, true),
-        Ok(calls::Published::Done)
+        Ok(calls::Reply::Done)
     );
     let filter = text("f");
     rig.script([expect(subscribe(2, "f", 1)), send(suback(2, 1))]);
-    assert_eq!(calls::subscribe(&rig, &filter, QoS::AtLeastOnce), Ok(()));
+    assert_eq!(
+        calls::subscribe(&rig, &filter, QoS::AtLeastOnce),
+        Ok(Reply::Done)
+    );
     rig.script([expect(DISCONNECT), Step::Close]);
     calls::disconnect(&rig);
     assert_eq!(std::rc::Rc::strong_count(&mine.payload), 1);

@@ -10,7 +10,7 @@ use std::{
 
 use embedded_nal::{AddrType, Dns, TcpClientStack, TcpError, TcpErrorKind, nb};
 use umqtt::{
-    calls::{self, Interrupted, Port, Published, Received, Wait},
+    calls::{self, Interrupted, Port, Reply, Wait},
     client::Client,
     packet::QoS,
     time::Time,
@@ -145,7 +145,7 @@ fn a_conversation() {
     };
     let receive = || {
         let received = calls::receive(&host, true).unwrap();
-        assert!(matches!(received, Received::Message(_)), "{received:?}");
+        assert!(matches!(received, Reply::Message(_)), "{received:?}");
         let (topic, payload) = host.client.borrow().inbox.oldest();
         assert_eq!(topic, "t");
         calls::handled(&host);
@@ -156,10 +156,10 @@ fn a_conversation() {
     assert!(calls::connect(&host, false).is_ok());
     assert_eq!(
         calls::subscribe(&host, &text("t"), QoS::ExactlyOnce),
-        Ok(())
+        Ok(Reply::Done)
     );
-    assert_eq!(publish(1, &large), Ok(Published::Done));
-    assert_eq!(publish(0, b"zero"), Ok(Published::Done));
+    assert_eq!(publish(1, &large), Ok(Reply::Done));
+    assert_eq!(publish(0, b"zero"), Ok(Reply::Done));
     assert!(receive() == large);
     assert_eq!(receive(), b"last");
     calls::disconnect(&host);

@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 use proptest::{collection::vec, prelude::*};
 use umqtt::{
-    calls::{self, Error, Published},
+    calls::{self, Error, Reply},
     client::Status,
     packet::*,
 };
@@ -238,8 +238,8 @@ impl Run {
             Deed::Publish { qos, size, wait } => {
                 let message = message(qos, "t", vec![at as u8; size]);
                 let taken = match calls::publish(&self.rig, &message, wait, true) {
-                    Ok(Published::Done) => true,
-                    Ok(Published::NoRoom) | Err(Error::NotConnected) => false,
+                    Ok(Reply::Done) => true,
+                    Ok(Reply::NoRoom) | Err(Error::NotConnected) => false,
                     // It stays in flight.
                     _ => true,
                 };

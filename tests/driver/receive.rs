@@ -1,7 +1,7 @@
 //! Receiving: any cut of the stream, any size, and each message exactly as often as its QoS says.
 
 use umqtt::{
-    calls::{self, Error, Published},
+    calls::{self, Error, Reply},
     client::{Fault, Status},
     packet::{Kind, Malformed},
 };
@@ -174,7 +174,7 @@ fn reads_no_more_than_the_buffer() {
     rig.script([expect(PINGREQ.repeat(3))]);
     let connack = rig.net().read.len();
     for _ in 0..3 {
-        assert_eq!(calls::ping(&rig), Ok(()));
+        assert_eq!(calls::ping(&rig), Ok(Reply::Done));
     }
     assert!(rig.net().read.len() - connack <= 256);
     for n in 1..=20 {
@@ -576,7 +576,7 @@ fn disconnect_lets_kept_messages_go() {
             send(publish(0, "t", 0, [0; 200]).repeat(100)),
             send(ack(PUBACK, id)),
         ]);
-        assert_eq!(rig.publish(1, "u", "y"), Ok(Published::Done));
+        assert_eq!(rig.publish(1, "u", "y"), Ok(Reply::Done));
         assert_eq!(rig.client().inbox.len(), 100);
         rig.script([expect(DISCONNECT), Step::Close]);
         calls::disconnect(&rig);

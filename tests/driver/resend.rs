@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use umqtt::{
-    calls::{self, Error, Published},
+    calls::{self, Error, Reply},
     client::{Fault, Status},
 };
 
@@ -51,7 +51,7 @@ fn publish_all(rig: &Rig) -> usize {
     let mut taken = 0;
     for (at, qos) in QOS.into_iter().enumerate() {
         match rig.post(qos, "t", [at as u8; 20]) {
-            Ok(Published::Done) => taken += 1,
+            Ok(Reply::Done) => taken += 1,
             Err(Error::Fault(Fault::Io(NetError::Injected))) => taken += 1,
             other => assert_eq!(other, Err(Error::NotConnected)),
         }
@@ -69,7 +69,7 @@ fn again(rig: &Rig, taken: usize, sent: usize, read: &[u8]) -> Vec<u8> {
         let id = id(at);
         // It is for the client to say whether it tried to send what the socket took nothing of.
         let tried = |(_, dup)| if dup { DUP } else { 0 };
-        let dup = match rig.client().session.publish(at) {
+        let dup = match rig.client().session.publish(at as u16) {
             Some(first) if sent <= before => tried(first),
             _ => DUP,
         };
@@ -182,12 +182,12 @@ fn failure_while_it_waits() {
                 let mine = message(qos, "t", "x");
                 let outcome = calls::publish(&rig, &mine, true, true);
                 if !rig.net().failed {
-                    assert_eq!(outcome, Ok(Published::Done));
+                    assert_eq!(outcome, Ok(Reply::Done));
                     assert_eq!(Rc::strong_count(&mine.payload), 1);
                     break;
                 }
                 let expected = match reconnect {
-                    true => Ok(Published::NotYet),
+                    true => Ok(Reply::NotYet),
                     false => fault(Fault::Io(NetError::Injected)),
                 };
                 assert_eq!(outcome, expected, "call {k}");
@@ -205,7 +205,7 @@ fn without_the_session() {
     let rig = connected(Setup::default());
     for (at, qos) in QOS.into_iter().enumerate() {
         rig.script([expect(first(at, 0))]);
-        assert_eq!(rig.post(qos, "t", [at as u8; 20]), Ok(Published::Done));
+        assert_eq!(rig.post(qos, "t", [at as u8; 20]), Ok(Reply::Done));
     }
     rig.script([
         send(ack(PUBREC, id(1))),
@@ -231,7 +231,7 @@ fn without_the_session() {
 fn close_keeps_it() {
     let rig = connected(Setup::default());
     rig.script([expect(publish(QOS1, "t", 1, "x"))]);
-    assert_eq!(rig.post(1, "t", "x"), Ok(Published::Done));
+    assert_eq!(rig.post(1, "t", "x"), Ok(Reply::Done));
     rig.script([Step::Close]);
     calls::close(&rig);
     rig.script([
@@ -244,7 +244,7 @@ fn close_keeps_it() {
         expect(publish(QOS1, "t", 2, "y")),
         send([ack(PUBACK, 1), ack(PUBACK, 2)].concat()),
     ]);
-    assert_eq!(rig.publish(1, "t", "y"), Ok(Published::Done));
+    assert_eq!(rig.publish(1, "t", "y"), Ok(Reply::Done));
 }
 
 /// What is sent again goes before what is new, and does not overtake itself in short writes.
@@ -257,14 +257,14 @@ fn in_order() {
     let body = |n: u16| vec![n as u8; usize::from(n) * 7];
     for n in 1..=10 {
         rig.script([expect(publish(QOS1, "t", n, body(n)))]);
-        assert_eq!(rig.post(1, "t", body(n)), Ok(Published::Done));
+        assert_eq!(rig.post(1, "t", body(n)), Ok(Reply::Done));
     }
     // A gap in the window is filled with the newest.
     rig.script([send([ack(PUBACK, 2), ack(PUBACK, 5)].concat())]);
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
     for n in 11..=12 {
         rig.script([expect(publish(QOS1, "t", n, body(n)))]);
-        assert_eq!(rig.post(1, "t", body(n)), Ok(Published::Done));
+        assert_eq!(rig.post(1, "t", body(n)), Ok(Reply::Done));
     }
     rig.script([Step::Reset]);
     assert_eq!(rig.receive(true), fault(Fault::Io(NetError::Reset)));
@@ -275,7 +275,7 @@ fn in_order() {
     }
     rig.script([expect(publish(0, "t", 0, "new"))]);
     assert_eq!(rig.connect(), Ok(()));
-    assert_eq!(rig.publish(0, "t", "new"), Ok(Published::Done));
+    assert_eq!(rig.publish(0, "t", "new"), Ok(Reply::Done));
 }
 
 /// A client that knows nothing of the session that the broker has for it uses no identifiers that
@@ -288,7 +288,7 @@ fn a_session_from_before() {
     assert_eq!(rig.connect(), Ok(()));
     let before = rig.net().sent.len();
     rig.net().peer = Some(Box::new(|_| vec![]));
-    assert_eq!(rig.post(2, "t", "x"), Ok(Published::Done));
+    assert_eq!(rig.post(2, "t", "x"), Ok(Reply::Done));
     let sent = rig.net().sent[before..].to_vec();
     let id = u16::from_be_bytes([sent[5], sent[6]]);
     assert_eq!(sent, publish(QOS2, "t", id, "x"));

@@ -3,16 +3,16 @@
 use std::rc::Rc;
 
 use umqtt::{
-    calls::{self, Error, Published},
+    calls::{self, Error, Reply},
     client::{Fault, Status},
     packet::Kind,
 };
 
 use crate::{bytes::*, world::*};
 
-const NOT_YET: Outcome<Published> = Ok(Published::NotYet);
-const DONE: Outcome<Published> = Ok(Published::Done);
-const NO_ROOM: Outcome<Published> = Ok(Published::NoRoom);
+const NOT_YET: Outcome<Reply> = Ok(Reply::NotYet);
+const DONE: Outcome<Reply> = Ok(Reply::Done);
+const NO_ROOM: Outcome<Reply> = Ok(Reply::NoRoom);
 
 /// A client that takes time-outs and failures as its script has to that leaves reconnecting to it.
 fn reconnecting() -> Rig {
@@ -405,7 +405,7 @@ fn while_connecting() {
 fn pings() {
     let rig = connected(Setup::default());
     rig.script([expect(PINGREQ), send(PINGRESP)]);
-    assert_eq!(calls::ping(&rig), Ok(()));
+    assert_eq!(calls::ping(&rig), Ok(Reply::Done));
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
     rig.script([Step::Reset]);
     assert_eq!(calls::ping(&rig), fault(Fault::Io(NetError::Reset)));
@@ -417,7 +417,7 @@ fn pings() {
     connect[11] = 0;
     rig.script([expect(connect), send(CONNACK)]);
     assert_eq!(rig.connect(), Ok(()));
-    assert_eq!(calls::ping(&rig), Ok(()));
+    assert_eq!(calls::ping(&rig), Ok(Reply::Done));
 }
 
 /// Threads take turns: while one waits for its acknowledgement, others publish.

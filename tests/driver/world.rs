@@ -12,7 +12,7 @@ use std::{
 
 use embedded_nal::TcpClientStack;
 use umqtt::{
-    calls::{self, Error, Interrupted, Port, Published, Received, Wait},
+    calls::{self, Error, Interrupted, Port, Reply, Wait},
     client::{Client, Config, Fault, Signals, Status},
     memory::Inbox,
     packet::{QoS, Version},
@@ -240,27 +240,27 @@ impl Rig {
         assert_eq!(self.connect(), Ok(()));
     }
 
-    pub fn publish(&self, qos: u8, topic: &str, payload: impl AsRef<[u8]>) -> Outcome<Published> {
+    pub fn publish(&self, qos: u8, topic: &str, payload: impl AsRef<[u8]>) -> Outcome<Reply> {
         calls::publish(self, &message(qos, topic, payload), true, true)
     }
 
     /// The same, without waiting for the acknowledgement.
-    pub fn post(&self, qos: u8, topic: &str, payload: impl AsRef<[u8]>) -> Outcome<Published> {
+    pub fn post(&self, qos: u8, topic: &str, payload: impl AsRef<[u8]>) -> Outcome<Reply> {
         calls::publish(self, &message(qos, topic, payload), false, true)
     }
 
     pub fn subscribe(&self, filter: &str, qos: u8) -> Outcome<()> {
-        calls::subscribe(self, &text(filter), QoS::from_bits(qos).unwrap())
+        calls::subscribe(self, &text(filter), QoS::from_bits(qos).unwrap()).map(drop)
     }
 
     pub fn unsubscribe(&self, filter: &str) -> Outcome<()> {
-        calls::unsubscribe(self, &text(filter))
+        calls::unsubscribe(self, &text(filter)).map(drop)
     }
 
     /// Receives a message and runs `callback` with it in the script's hands.
     pub fn receive_and(&self, wait: bool, callback: impl FnOnce()) -> Outcome<Got> {
         Ok(match calls::receive(self, wait)? {
-            Received::Message(size) => {
+            Reply::Message(size) => {
                 let (topic, payload) = self.client().inbox.oldest();
                 let tag = self.client().inbox.first();
                 assert_eq!(tag.map(|tag| tag.size), Some(size));
@@ -268,8 +268,9 @@ impl Rig {
                 calls::handled(self);
                 Got::Message(topic, payload)
             }
-            Received::Skipped(size) => Got::Skipped(size),
-            Received::Nothing => Got::Nothing,
+            Reply::Skipped(size) => Got::Skipped(size),
+            Reply::Nothing => Got::Nothing,
+            other => panic!("{other:?}"),
         })
     }
 
@@ -315,9 +316,8 @@ impl Port for Rig {
         let (signals, has_socket) = self.last.get();
         assert!(signals.waiting, "a wait that was not announced");
         let has_socket = has_socket || socket.is_some();
-        let until = wait
-            .until
-            .map(|until| self.elapsed() + u64::from(until.since(self.now())));
+        let ms = wait.until.since(self.now());
+        let until = (ms < Time::FOREVER / 2).then(|| self.elapsed() + u64::from(ms));
         let began = self.elapsed();
         loop {
             let now = self.elapsed();

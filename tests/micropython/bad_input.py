@@ -266,7 +266,7 @@ def random_bytes(t):
 
 # --- too large for the heap
 
-@scenario
+@scenario(network=True)
 def a_message_too_large_for_the_heap_is_skipped(t):
     for qos in 0, 1, 2:
         mp, link, _ = t.connected("""
@@ -285,7 +285,7 @@ def a_message_too_large_for_the_heap_is_skipped(t):
         link.expect(broker.DISCONNECT)
 
 
-@scenario
+@scenario(network=True)
 def one_too_large_for_any_heap_is_skipped_too(t):
     # 256 MB announced; as much of it is sent as shows that the client reads on
     mp, link, _ = t.connected("""
@@ -301,7 +301,7 @@ def one_too_large_for_any_heap_is_skipped_too(t):
     mp.ends_with(1)
 
 
-@scenario
+@scenario(network=True)
 def a_large_message_that_arrives_while_publish_waits_is_skipped_as_well(t):
     mp, link, _ = t.connected("""
         outcome(c.publish, "t", "m", qos=1)

@@ -286,7 +286,7 @@ def a_flood_with_publish_in_the_callback(t):
     t.equal(acknowledged, [n + 1 for n in range(900) if n % 2], "acknowledged in order")
 
 
-@scenario
+@scenario(network=True)
 def a_flood_that_no_buffer_holds_with_qos0_in_the_callback(t):
     mp, link, _ = t.connected("""
         n = 0

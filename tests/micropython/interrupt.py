@@ -65,7 +65,7 @@ def in_wait_msg(t):
     works_on(mp, link)
 
 
-@scenario
+@scenario(network=True)
 def in_wait_msg_with_half_a_message_received(t):
     raw = broker.publish("t", b"x" * 100000, qos=1, id=5)
     for cut in 1, 3, 8, 2000, 60000, len(raw) - 1:
@@ -313,7 +313,7 @@ def at_random_moments(t, call, flood):
 def _make(name):
     call, flood = RANDOM[name]
 
-    @scenario
+    @scenario(network=True)
     def run(t):
         at_random_moments(t, call, flood)
     return run
@@ -323,7 +323,7 @@ for _name in RANDOM:
     globals()[f"at_random_moments_in_{_name}"] = _make(_name)
 
 
-@scenario
+@scenario(network=True)
 def at_random_moments_in_connect_and_disconnect(t):
     # each connect makes a thread, and no signal may come upon one in the making
     b = t.mosquitto()

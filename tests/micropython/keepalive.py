@@ -171,7 +171,7 @@ def no_answer_though_sending_succeeds(t):
     mp.tell()
 
 
-@scenario(idle=True)
+@scenario(idle=True, network=True)
 def a_script_that_takes_nothing_has_no_dead_link(t):
     mp, link, _ = connected(t, """
         if _thread:

@@ -278,7 +278,7 @@ def qos0_is_one_write(t):
     t.equal(len(to_socket), len(sizes) + 2, "writes to the socket")
 
 
-@scenario
+@scenario(network=True)
 def qos0_allocates_nothing(t):
     mp, link, _ = t.connected("""
         def measure(topic, msg):

@@ -675,7 +675,7 @@ clock(c.disconnect)
         mp.finish()
 
 
-@scenario(idle=True)
+@scenario(idle=True, network=True)
 def a_name_is_resolved_anew_for_each_attempt(t):
     b = t.broker()
     resolver = Resolver(t)

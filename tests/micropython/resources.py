@@ -75,7 +75,7 @@ def failed_connections_leave_no_descriptor(t):
     t.equal(counts[1], counts[0], "open files")
 
 
-@scenario
+@scenario(network=True)
 def a_dropped_client_is_collected_and_its_socket_closes(t):
     b = t.broker()
     mp = t.mp("""

@@ -1,0 +1,1 @@
+// A port's own names: none.

@@ -1,0 +1,7 @@
+# A Cortex-M4F under QEMU, with real sockets: MicroPython's port qemu, lwIP, and the LAN9118 of the MPS2 boards.
+# mpconfigboard.mk has what is the processor's; boards/qemu what the emulated boards share.
+include boards/qemu/emulated.mk
+NEEDS   = gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
+SOURCES = lwip
+QEMU    = qemu-system-arm -machine mps2-an386 -nic user,model=lan9118
+BUDGET  = engine=6900 flash=12000 client=1024 stack=3072

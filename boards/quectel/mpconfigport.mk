@@ -1,0 +1,1 @@
+# QuecPython's build has one; MicroPython's rules look at its date.

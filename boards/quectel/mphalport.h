@@ -1,0 +1,1 @@
+// Nothing: what the module needs of it is declared in py/mphal.h.

@@ -1,0 +1,20 @@
+# Raspberry Pi Pico W: RP2040, two Cortex-M0+. With a MicroPython checkout that has its submodules (make BOARD=rp2
+# MPY_DIR=...) this builds MicroPython's port rp2; without, the module alone, by boards/cmake.
+RP2_SDK   = $(wildcard $(MPY_DIR)/lib/pico-sdk/pico_sdk_init.cmake)
+PORT_DIR  = $(if $(RP2_SDK),$(MPY_DIR)/ports/rp2,$(CURDIR)/boards/cmake)
+PROG      = firmware.elf
+PORT_ARGS = BOARD=RPI_PICO_W BOARD_DIR=boards/RPI_PICO_W $(if $(RP2_SDK),,MPY_DIR=$(MPY_DIR) \
+  CROSS_COMPILE=arm-none-eabi- MACHINE='-mcpu=cortex-m0plus -mthumb')
+MODULES_FILE = /umqtt/micropython.cmake
+NEEDS     = cmake gcc-arm-none-eabi libnewlib-arm-none-eabi
+RUNS      =
+ELF       = CPU_arch=v6S-M ABI_VFP_args=- CPU_unaligned_access=-
+BUDGET    = client=1024 stack=3072
+
+# micropython.cmake looks at the environment.
+port: export UMQTT_TARGET       = thumbv6m-none-eabi
+port: export UMQTT_OPT_LEVEL    = z
+port: export UMQTT_RX_BUFFER    = 2048
+port: export UMQTT_TX_BUFFER    = 2048
+port: export UMQTT_KEPT         = 16384
+port: export UMQTT_THREAD_STACK = 6144
