@@ -63,7 +63,7 @@ def turned_away(t, b, context):
 
 # --- what is verified
 
-@scenario(unix=True)
+@scenario
 def a_certificate_has_to_be_trusted_and_in_date_and_for_this_host(t):
     b = t.broker()
     cases = [
@@ -86,7 +86,7 @@ def a_certificate_has_to_be_trusted_and_in_date_and_for_this_host(t):
         mp.expect(failed(text))
 
 
-@scenario(unix=True)
+@scenario
 def a_ca_in_every_shape(t):
     m = t.mosquitto(over_tls=True)
     mp = t.mp("""
@@ -103,7 +103,7 @@ def a_ca_in_every_shape(t):
     mp.expect(*["0"] * 26)
 
 
-@scenario(unix=True)
+@scenario
 def without_a_ca_nothing_is_verified(t):
     b = t.broker()
     names = "server", "expired", "stranger", "rsa"
@@ -120,7 +120,7 @@ def without_a_ca_nothing_is_verified(t):
             mp.expect("0")
 
 
-@scenario(unix=True)
+@scenario
 def client_certificates_in_every_shape(t):
     m = t.mosquitto("require_certificate true", over_tls=True)
     mp = t.mp("""
@@ -136,7 +136,7 @@ def client_certificates_in_every_shape(t):
     mp.expect(*["0"] * 10, failed(REFUSED), failed(REFUSED), "0")
 
 
-@scenario(unix=True)
+@scenario
 def an_rsa_client_certificate(t):
     b = t.broker(tls=tls.context("rsa", verify="rsa-ca"))
     mp = t.mp("attempt(HOST, PORT, ssl_params=PARAMS)", b, TRY, PARAMS={
@@ -180,7 +180,7 @@ TypeError  ssl             ssl={"ca": CA}
 """
 
 
-@scenario(unix=True)
+@scenario
 def wrong_parameters_raise_at_once_and_are_named(t):
     cases = [line.split(None, 2) for line in WRONG.strip().splitlines()]
     script = """import tls
@@ -198,7 +198,7 @@ good = dict(client_id="c", server=HOST, port=1, ssl=True)
         mp.match(f"{kind} .*\\b{name}\\b.*")
 
 
-@scenario(unix=True)
+@scenario
 def what_is_no_certificate_is_refused_at_once(t):
     mp = t.mp("""
         name = {"server_hostname": NAME}
@@ -213,7 +213,7 @@ def what_is_no_certificate_is_refused_at_once(t):
     mp.expect(*["MQTTException -EPROTO ssl_params: cert, key: no certificate with its key in PEM or DER"] * 3)
 
 
-@scenario(unix=True)
+@scenario
 def without_ssl_the_parameters_change_nothing(t):
     b = t.broker()
     mp = t.mp("""
@@ -225,7 +225,7 @@ def without_ssl_the_parameters_change_nothing(t):
         mp.expect("0")
 
 
-@scenario(unix=True)
+@scenario
 def port_0_means_8883(t):
     host = f"127.{random.randint(2, 250)}.{random.randint(2, 250)}.{random.randint(2, 250)}"
     b = t.broker(host=host, port=8883, tls=tls.context())
@@ -241,7 +241,7 @@ def port_0_means_8883(t):
         mp.expect("0")
 
 
-@scenario(unix=True)
+@scenario
 def the_server_is_asked_for_by_name_and_never_by_address(t):
     asked = []
     context = tls.context()
@@ -266,7 +266,7 @@ def the_server_is_asked_for_by_name_and_never_by_address(t):
     t.equal(asked, [NAME, NAME, None, "one.example", "two.example", None] * 2, "names that the server was asked for")
 
 
-@scenario(unix=True)
+@scenario
 def a_ready_made_context(t):
     b = t.broker(tls=tls.context(verify="ca"))
     mp = t.mp("""
@@ -316,7 +316,7 @@ def a_ready_made_context(t):
     mp.expect("0")
 
 
-@scenario(unix=True)
+@scenario
 def a_module_that_has_wrap_socket_only(t):
     # As QuecPython's ussl: what it cannot do is refused, the rest goes to it.
     b = t.broker(tls=tls.context())
@@ -352,7 +352,7 @@ def a_module_that_has_wrap_socket_only(t):
 
 # --- handshakes that fail
 
-@scenario(unix=True)
+@scenario
 def a_server_that_does_not_speak_tls(t):
     b = t.broker()
     rubbish = [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(4096), b"\xff" * 4096, broker.connack() * 2, b"\x16\x03\x03\xff\xff" + bytes(70000),
@@ -384,7 +384,7 @@ def a_server_that_does_not_speak_tls(t):
             mp.expect("quick")
 
 
-@scenario(unix=True)
+@scenario
 def a_server_that_breaks_the_handshake_off(t):
     # after each of the bytes of its part
     b = t.broker()
@@ -412,7 +412,7 @@ def flight(link):
     return server.outgoing.read()
 
 
-@scenario(unix=True)
+@scenario
 def nothing_older_than_tls_1_1(t):
     # mbedTLS 2.28 would; its records of one byte each would not go well with short writes
     context = tls.context("rsa")
@@ -424,7 +424,7 @@ def nothing_older_than_tls_1_1(t):
     mp.expect(failed("server speaks no later version than TLS 1.0"))
 
 
-@scenario(unix=True)
+@scenario
 def failed_handshakes_leave_no_descriptor(t):
     b = t.broker()
     mp = t.mp("""
@@ -474,7 +474,7 @@ def halfway(t, b):
     return link
 
 
-@scenario(unix=True, idle=True)
+@scenario(idle=True)
 def a_handshake_that_hangs_ends_after_20_s(t):
     for begin in silent, halfway:
         b = t.broker()
@@ -489,7 +489,7 @@ def a_handshake_that_hangs_ends_after_20_s(t):
         t.equal(link._fill(0), False, "the end of the connection")
 
 
-@scenario(unix=True, idle=True)
+@scenario(idle=True)
 def each_sign_of_life_in_time_but_not_the_whole(t):
     b = t.broker()
     mp = t.mp("say(19500 <= attempt(HOST, PORT) <= 21500)", b, TRY)
@@ -511,7 +511,7 @@ def quick(f, *args, **kw):
 '''
 
 
-@scenario(unix=True, idle=True, threads=True)
+@scenario(idle=True, threads=True)
 def while_connect_hangs_in_the_handshake_all_else_answers(t):
     for begin in silent, halfway:
         for call in "close", "disconnect":
@@ -541,7 +541,7 @@ def while_connect_hangs_in_the_handshake_all_else_answers(t):
             t.equal(link._fill(0), False, "the end of the connection")
 
 
-@scenario(unix=True, idle=True)
+@scenario(idle=True)
 def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
     for begin in silent, halfway:
         b = t.broker(tls=tls.context())
@@ -565,7 +565,7 @@ def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
         mp.finish()
 
 
-@scenario(unix=True, idle=True, threads=True)
+@scenario(idle=True, threads=True)
 def a_handshake_that_hangs_costs_nothing(t):
     b = t.broker(tls=tls.context())
     mp, link, _ = t.connected("""
@@ -583,7 +583,7 @@ def a_handshake_that_hangs_costs_nothing(t):
     mp.tell()
 
 
-@scenario(unix=True, idle=True)
+@scenario(idle=True)
 def a_reconnection_is_tried_again_after_each_failure(t):
     b = t.broker(tls=tls.context())
     mp, link, _ = t.connected("""
@@ -611,7 +611,7 @@ def a_reconnection_is_tried_again_after_each_failure(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario(unix=True, idle=True)
+@scenario(idle=True)
 def without_reconn_the_error_callback_is_told_in_words(t):
     b = t.broker()
     mp = t.mp("""
@@ -647,7 +647,7 @@ def without_reconn_the_error_callback_is_told_in_words(t):
         link.strict = False
 
 
-@scenario(unix=True)
+@scenario
 def ctrl_c_leaves_a_handshake_that_hangs(t):
     for begin in silent, halfway:
         b = t.broker()
@@ -678,7 +678,7 @@ def ctrl_c_leaves_a_handshake_that_hangs(t):
 STREAM = [broker.publish("t", "m" * n, qos, n if qos else None) for n, qos in ((1, 0), (2, 1), (30, 2), (300, 1))]
 
 
-@scenario(unix=True)
+@scenario
 def all_of_it_byte_by_byte(t):
     # the handshake and what follows
     b = t.broker(tls=tls.context("rsa"))
@@ -699,7 +699,7 @@ def all_of_it_byte_by_byte(t):
     link.expect(broker.puback(2), broker.pubrec(30), broker.puback(300), broker.DISCONNECT)
 
 
-@scenario(unix=True)
+@scenario
 def what_came_before_the_end_is_delivered(t):
     for end in "notify", "fin", "rst":
         b = t.broker(tls=tls.context())
@@ -723,7 +723,7 @@ def what_came_before_the_end_is_delivered(t):
         mp.expect("2")
 
 
-@scenario(unix=True)
+@scenario
 def a_record_that_was_changed_ends_the_connection(t):
     for change in "flip", "truncate":
         b = t.broker(tls=tls.context())
@@ -734,6 +734,7 @@ def a_record_that_was_changed_ends_the_connection(t):
                 say(words(e), e.args[1])
             say(c.get_mqttsta())
         """, broker=b, reconn=False, **tls.options())
+        mp.asleep()  # in wait_msg
         sock = link.sock
         sock.tls.write(broker.publish("t", "secret"))
         record = bytearray(sock.outgoing.read())
@@ -751,7 +752,7 @@ def sizes(middle, width):
     return range(max(0, middle - width), middle + width + 1)
 
 
-@scenario(unix=True)
+@scenario
 def payloads_of_every_size_around_a_record(t):
     # of the transmit buffer, and of one, two and three records; the peer reads little at a time and the client's socket
     # takes little, so that every write falls short
