@@ -681,13 +681,13 @@ STREAM = [broker.publish("t", "m" * n, qos, n if qos else None) for n, qos in ((
 @scenario
 def all_of_it_byte_by_byte(t):
     # the handshake and what follows
-    b = t.broker(tls=tls.context("rsa"))
+    b = t.broker(tls=tls.context())
     mp = t.mp("""
         c = client(ssl=True, ssl_params={"ca": CA, "server_hostname": NAME})
         tell(c.connect)
         serve(c)
         c.disconnect()
-    """, b, NAME=NAME, CA=tls.text("rsa-ca"))
+    """, b, NAME=NAME, CA=tls.text("ca"))
     link = b.accept(dribble=True, within=30)
     link.expect_connect()
     link.send(broker.connack(), within=30)
