@@ -344,7 +344,8 @@ class Link:
     def _queued(self, read=True):
         here, there = self.sock.getsockname(), self.sock.getpeername()
         table = "/proc/net/tcp6" if self.sock.family == socket.AF_INET6 else "/proc/net/tcp"
-        for line in open(table).readlines()[1:]:
+        ours = f":{here[1]:04X} "
+        for line in [line for line in open(table) if ours in line]:
             _, local, remote, _, queues = line.split()[:5]
             ports = int(local.split(":")[1], 16), int(remote.split(":")[1], 16)
             sent, received = (int(n, 16) for n in queues.split(":"))

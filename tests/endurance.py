@@ -209,13 +209,18 @@ def take(topic, msg):
         wrong += 1
     came += 1
 
+def make_room():
+    pause(2)
+    if _thread is None:
+        c.check_msg()
+
 def publish(k):
     for n in range(k, N, THREADS):
         while True:
             r = c.publish("%d" % n, DATA[n & 255:(n & 255) + size(n)], False, n // THREADS & 1)
             if r or r is False and n // THREADS & 1:  # acknowledged, or in flight
                 break
-            pause(2)
+            make_room()
         if _thread is None:
             c.check_msg()
 

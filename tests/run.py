@@ -33,7 +33,7 @@ import harness  # noqa: E402
 
 BUSY = 2   # scenarios that compute: as many as the smallest machine has cores
 # These come once more over TLS.
-OVER_TLS = "outages.*_while_publish*", "outages.*_while_wait*", "threads.*", "stall.*"
+OVER_TLS = "outages.*_while_publish*", "outages.*_while_wait*", "threads.*"
 IDLE = 24  # scenarios that wait for time-outs
 
 

@@ -110,15 +110,18 @@ class Server:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.lock = threading.Lock()
         self.backlog = bytearray()  # encrypted, and not sent yet
-        self.trickle = None  # called after each byte, if they are to go one by one
+        self.trickle = None  # called after each piece, if they are to go one by one: 64 single bytes, then larger ones
 
     def __getattr__(self, name):
         return getattr(self.sock, name)
 
     def flush(self):
         self.backlog += self.outgoing.read()
+        done = 0
         while self.backlog:
-            sent = self.sock.send(self.backlog[:1] if self.trickle else self.backlog)
+            piece = len(self.backlog) if not self.trickle else 1 if done < 64 else 11
+            sent = self.sock.send(self.backlog[:piece])
+            done += sent
             del self.backlog[:sent]
             if self.trickle:
                 self.trickle()

@@ -44,6 +44,8 @@ typedef struct _umqtt_link_t {
     bool ended;
     // The server has broken the handshake off, with an alert that the TLS module did not come to read.
     bool refused;
+    // Small segments do not wait for an answer: until CONNACK.
+    bool at_once;
     // The TLS module has a record that the socket has not taken, with so many bytes of what is to be sent next in it.
     bool holds;
     uint16_t held;
