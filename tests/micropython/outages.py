@@ -243,8 +243,7 @@ def run(t, outage, doing, reconn):
         lines += mp.until("resumed", 12)
         mp.tell()
     publish("afterwards")
-    # QEMU's network may lose an attempt into the black hole for good: then it ends after 20 s.
-    lines += mp.until("published", 15 if t.target.UNIX else 40)
+    lines += mp.until("published", 15)
     peer.wait(lambda: "after" in peer.got("out/1") and "after" in peer.got("out/2"), "a message of the script")
     peer.publish("in/end", "", 2)
     while True:
