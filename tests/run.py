@@ -97,7 +97,18 @@ def target_of(binary):
 
 
 def run(report, name, binary, function):
+    """On an emulated board what fails has a second chance, and a line says so: about one connection in a thousand that QEMU's
+    network has made is not seen by the board, until the attempt ends after 20 s. The cause is not known yet."""
     start = time.monotonic()
+    detail = once(name, binary, function)
+    if detail and not target_of(binary).UNIX:
+        report.note(f"again {name}: it failed\n{detail}")
+        detail = once(name, binary, function)
+    report.result(name, not detail, time.monotonic() - start, detail)
+
+
+def once(name, binary, function):
+    """What went wrong, in words; empty if nothing did."""
     detail = ""
     test = harness.Test(binary, function.scenario["limit"], target_of(binary), function.scenario["over_tls"])
     alarm = threading.Timer(function.scenario["limit"] + 1, test.abort)
@@ -117,7 +128,7 @@ def run(report, name, binary, function):
     finally:
         alarm.cancel()
         test.close()
-    report.result(name, not detail, time.monotonic() - start, detail)
+    return detail
 
 
 def worker(report, jobs):
