@@ -583,11 +583,14 @@ static int connect_step(umqtt_frame_t *frame, umqtt_link_t *link) {
         }
     }
     nlr_buf_t nlr;
+    lock_tls(frame);
     if (nlr_push(&nlr) == 0) {
         int error = umqtt_link_handshake(link, &frame->core->tls);
         nlr_pop();
+        unlock_tls(frame);
         return error;
     }
+    unlock_tls(frame);
     int error = caught_tls(frame, link, nlr.ret_val);
     return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
     #endif
