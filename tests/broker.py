@@ -504,11 +504,15 @@ class Broker:
 
 
 class BlackHole:
-    """A port where connecting never ends: the listener's queue is full, so the kernel drops every SYN."""
+    """A port where connecting never ends: the listener's queue is full, so the kernel drops every SYN. The port is one that
+    nobody listens at, or that of a `listener`."""
 
-    def __init__(self):
-        self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
+    def __init__(self, port=0, listener=None):
+        self.own = listener is None
+        self.listener = listener or socket.socket()
+        if self.own:
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.listener.bind(("127.0.0.1", port))
         self.listener.listen(0)
         self.port = self.listener.getsockname()[1]
         self.fillers = []
@@ -519,5 +523,8 @@ class BlackHole:
             self.fillers.append(filler)
 
     def close(self):
-        for sock in [self.listener, *self.fillers]:
-            sock.close()
+        for filler in self.fillers:
+            filler.close()
+        if self.own and self.listener.fileno() >= 0:
+            self.listener.shutdown(socket.SHUT_RDWR)  # also where another thread has just forked
+            self.listener.close()

@@ -460,32 +460,6 @@ class NameServer:
         self.sock.close()
 
 
-class BlackHole:
-    """A port where connecting never ends: the listener's queue is full, so the kernel drops every SYN. The port is one that
-    nobody listens at, or that of a `listener`."""
-
-    def __init__(self, port=0, listener=None):
-        self.own = listener is None
-        self.listener = listener or socket.socket()
-        if self.own:
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.listener.bind(("127.0.0.1", port))
-        self.listener.listen(0)
-        self.fillers = []
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(self.listener.getsockname())
-            self.fillers.append(filler)
-
-    def close(self):
-        for filler in self.fillers:
-            filler.close()
-        if self.own and self.listener.fileno() >= 0:
-            self.listener.shutdown(socket.SHUT_RDWR)  # also where another thread has just forked
-            self.listener.close()
-
-
 def tasks(mp):
     return len(os.listdir(f"/proc/{mp.pid}/task"))
 

@@ -4,9 +4,10 @@ and takes what it publishes."""
 
 import time
 
+import broker
 import endurance
 from harness import scenario
-from outage import HELPERS, BlackHole, Peer, Proxy, Resolver, eventually, remembering
+from outage import HELPERS, Peer, Proxy, Resolver, eventually, remembering
 
 KEEPALIVE = 2
 
@@ -57,7 +58,7 @@ def restarted(t, m, proxy):
 
 def black_hole(t, m, proxy):
     proxy.down()
-    hole = t._part(BlackHole(proxy.port))
+    hole = t._part(broker.BlackHole(proxy.port))
     proxy.cut("fin")
 
     def end():

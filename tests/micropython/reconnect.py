@@ -6,7 +6,7 @@ import time
 
 import broker
 from harness import scenario
-from outage import HELPERS, BlackHole, Resolver, eventually, tasks, threaded, tick
+from outage import HELPERS, Resolver, eventually, tasks, threaded, tick
 
 
 def connected(t, script, **options):
@@ -484,7 +484,7 @@ def calls_between_two_attempts(t):
 
 def in_phase(t, phase, mp, link, b):
     """Has the reconnection hang in this phase; what is returned has to be kept."""
-    choke = t._part(BlackHole(listener=b.listener)) if phase == "tcp" else None
+    choke = t._part(broker.BlackHole(listener=b.listener)) if phase == "tcp" else None
     if phase == "port":
         b.down()
     link.fin()
