@@ -10,3 +10,11 @@
 // ... and Ctrl-C is raised by the VM, as a signal handler must not.
 #undef MICROPY_ASYNC_KBD_INTR
 #define MICROPY_ASYNC_KBD_INTR               (!MICROPY_PY_THREAD_GIL)
+
+// The port's own keeps the GIL while it sleeps, which that of QuecPython and of the ESP32 does not.
+#include <unistd.h>
+#define mp_hal_delay_ms(ms) do { \
+        MP_THREAD_GIL_EXIT(); \
+        usleep((ms) * 1000); \
+        MP_THREAD_GIL_ENTER(); \
+} while (0)
