@@ -248,12 +248,12 @@ def system_calls(t, script, ticks, ready=lambda mp: None, seconds=4, **options):
     mp, link, _ = connected(t, script, strace="all", **options)
     ready(mp)
     mp.asleep()
-    before = len(mp.calls())
+    start, before = time.monotonic(), len(mp.calls())
     link.idle(seconds * 1000)
-    calls = mp.calls()[before:]
+    calls, seconds = mp.calls()[before:], time.monotonic() - start
     sleeps = sum("nanosleep" in call for call in calls)
     if tick(t):
-        t.between(sleeps, 1, seconds * ticks + 1, f"wake-ups in {seconds} idle seconds")
+        t.between(sleeps, 1, int(seconds * ticks) + 1, f"wake-ups in {seconds:.3f} idle seconds")
     else:
         t.true(len(calls) <= 5, f"{len(calls)} system calls in {seconds} idle seconds:\n" + "\n".join(calls))
     return mp, link
