@@ -1,8 +1,8 @@
 //! The C ABI, and every `unsafe` of the crate: pointers become slices and references here.
 //!
-//! The C side gives memory for an engine, a table of functions for what the engine needs of its
-//! port, and with each call a pointer to a frame of its own, which comes back in the port's
-//! functions. No function of the port may raise (`longjmp`) through the engine.
+//! The C side gives memory for an engine, defines the functions `umqtt_port_...` for what the engine
+//! needs of its port, and gives with each call a pointer to a frame of its own, which comes back in
+//! those functions. None of them may raise (`longjmp`) through the engine.
 //!
 //! What the C side promises, and all the `unsafe` here rests on:
 //! - an `umqtt_engine_t` lies in [`umqtt_size`] bytes, zeroed and aligned to 8, that stay where
@@ -112,64 +112,89 @@ pub struct Node {
     whole: bool,
 }
 
-/// What the engine needs of its port. Errors are `errno` values.
-#[repr(C)]
-pub struct PortTable {
+// What the engine needs of its port, which the C side defines. Errors are `errno` values.
+unsafe extern "C" {
     /// Does the port have threads, so that `umqtt_run` can be called from one of its own?
-    threads: bool,
+    fn umqtt_port_has_threads() -> bool;
+
     /// Milliseconds, going round at 2^32.
-    now: extern "C" fn() -> u32,
+    fn umqtt_port_now() -> u32;
+
     /// Waits until no other thread has the engine.
-    lock: extern "C" fn(call: *mut Call),
+    fn umqtt_port_lock(call: *mut Call);
+
     /// Lets others have the engine. `changed`: the waits of other calls end; `alarm`: that of the
-    /// internal thread too. `waiting`: this call is going to `wait` with this socket (NULL: none),
+    /// internal thread too. `waiting`: this call is going to wait with this socket (NULL: none),
     /// and from now on nothing may be missed.
-    unlock: extern "C" fn(
+    fn umqtt_port_unlock(
         call: *mut Call,
         changed: bool,
         alarm: bool,
         waiting: bool,
         socket: *mut Object,
-    ),
+    );
+
     /// Waits for the socket to become readable or writable, at most `timeout` milliseconds; it may
-    /// end early. `socket` NULL: the one of the last `unlock`. `true`: the call is to be broken off.
-    wait: extern "C" fn(
+    /// end early. `socket` NULL: the one of the last unlock. `true`: the call is to be broken off.
+    fn umqtt_port_wait(
         call: *mut Call,
         socket: *mut Object,
         readable: bool,
         writable: bool,
         timeout: i32,
-    ) -> bool,
+    ) -> bool;
+
     /// Resolves a name, blocking, and keeps the address in the call's frame. 0 or an error.
-    resolve: extern "C" fn(call: *mut Call, host: Bytes, port: u16, ipv6: bool) -> i32,
+    fn umqtt_port_resolve(call: *mut Call, host: Bytes, port: u16, ipv6: bool) -> i32;
+
     /// Makes a socket for the address in the call's frame. NULL and an error, if it fails.
-    socket: extern "C" fn(call: *mut Call, error: *mut i32) -> *mut Object,
+    fn umqtt_port_socket(call: *mut Call, error: *mut i32) -> *mut Object;
+
     /// Begins to connect to the address in the call's frame, or looks how it is going. 0 when
     /// connected, `EAGAIN` when under way, or an error.
-    connect: extern "C" fn(call: *mut Call, socket: *mut Object) -> i32,
+    fn umqtt_port_connect(call: *mut Call, socket: *mut Object) -> i32;
+
     /// Sends. How many bytes, or an error (`EAGAIN`: none at this moment), negated.
-    send:
-        extern "C" fn(call: *mut Call, socket: *mut Object, data: *const u8, len: size_t) -> isize,
+    fn umqtt_port_send(call: *mut Call, socket: *mut Object, data: *const u8, len: size_t)
+    -> isize;
+
     /// Receives. How many bytes (0: the peer closed), or an error, negated.
-    receive:
-        extern "C" fn(call: *mut Call, socket: *mut Object, data: *mut u8, len: size_t) -> isize,
+    fn umqtt_port_receive(
+        call: *mut Call,
+        socket: *mut Object,
+        data: *mut u8,
+        len: size_t,
+    ) -> isize;
+
     /// Closes a socket.
-    close: extern "C" fn(call: *mut Call, socket: *mut Object),
+    fn umqtt_port_close(call: *mut Call, socket: *mut Object);
+
     /// Tells the script's error callback what ended the connection.
-    report: extern "C" fn(call: *mut Call, outcome: Outcome),
+    fn umqtt_port_report(call: *mut Call, outcome: Outcome);
+
     /// Makes a message with room for a topic and a payload, and stores it at `link`. NULL: there
     /// is no memory, and nothing is stored.
-    message_new: extern "C" fn(
+    fn umqtt_port_message_new(
         owner: *mut Object,
         link: *mut *mut Node,
         topic: size_t,
         payload: size_t,
-    ) -> *mut Node,
+    ) -> *mut Node;
+
     /// Lets a message go.
-    message_free: extern "C" fn(owner: *mut Object, message: *mut Node),
+    fn umqtt_port_message_free(owner: *mut Object, message: *mut Node);
+
     /// Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
     /// NULL: there is no memory, and the old block is as it was.
-    grow: extern "C" fn(list: *mut c_void, old_size: size_t, new_size: size_t) -> *mut c_void,
+    fn umqtt_port_grow(list: *mut c_void, old_size: size_t, new_size: size_t) -> *mut c_void;
+}
+
+/// Calls a function of the port.
+macro_rules! port {
+    ($function:ident($($argument:expr),* $(,)?)) => {
+        // SAFETY: the C side promises that it can be called with what comes from the C side.
+        unsafe { $function($($argument),*) }
+    };
 }
 
 /// What a client is made of, see the constructor. Absent texts have no data.
@@ -328,37 +353,39 @@ impl TcpClientStack for Context {
 
     fn socket(&mut self) -> Result<Socket, Errno> {
         let mut error = 0;
-        let socket = (self.port().socket)(self.call, &mut error);
+        let socket = port!(umqtt_port_socket(self.call, &mut error));
         NonNull::new(socket).map(Socket).ok_or(Errno(error as i16))
     }
 
     fn connect(&mut self, socket: &mut Socket, _: SocketAddr) -> nb::Result<(), Errno> {
-        match (self.port().connect)(self.call, socket.0.as_ptr()) {
+        match port!(umqtt_port_connect(self.call, socket.0.as_ptr())) {
             0 => Ok(()),
             error => Err(Errno(error as i16).or_would_block()),
         }
     }
 
     fn send(&mut self, socket: &mut Socket, data: &[u8]) -> nb::Result<usize, Errno> {
-        Errno::check((self.port().send)(
+        let (socket, len) = (socket.0.as_ptr(), data.len());
+        Errno::check(port!(umqtt_port_send(
             self.call,
-            socket.0.as_ptr(),
+            socket,
             data.as_ptr(),
-            data.len(),
-        ))
+            len
+        )))
     }
 
     fn receive(&mut self, socket: &mut Socket, data: &mut [u8]) -> nb::Result<usize, Errno> {
-        Errno::check((self.port().receive)(
+        let (socket, len) = (socket.0.as_ptr(), data.len());
+        Errno::check(port!(umqtt_port_receive(
             self.call,
-            socket.0.as_ptr(),
+            socket,
             data.as_mut_ptr(),
-            data.len(),
-        ))
+            len,
+        )))
     }
 
     fn close(&mut self, socket: Socket) -> Result<(), Errno> {
-        (self.port().close)(self.call, socket.0.as_ptr());
+        port!(umqtt_port_close(self.call, socket.0.as_ptr()));
         Ok(())
     }
 }
@@ -371,7 +398,7 @@ impl Dns for Context {
     fn get_host_by_name(&mut self, _: &str, family: AddrType) -> nb::Result<IpAddr, Errno> {
         let ipv6 = family == AddrType::IPv6;
         let (host, tcp_port) = self.server();
-        match (self.port().resolve)(self.call, host.into(), tcp_port, ipv6) {
+        match port!(umqtt_port_resolve(self.call, host.into(), tcp_port, ipv6)) {
             0 => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             error => Err(nb::Error::Other(Errno(error as i16))),
         }
@@ -402,7 +429,6 @@ impl AsMut<[u8]> for Buffer {
 
 /// A list on the C side's heap.
 struct HeapList<T> {
-    grow: extern "C" fn(*mut c_void, size_t, size_t) -> *mut c_void,
     /// Dangling while there is no room for an entry.
     data: NonNull<T>,
     len: u16,
@@ -410,9 +436,8 @@ struct HeapList<T> {
 }
 
 impl<T> HeapList<T> {
-    fn new(port: &PortTable) -> Self {
+    const fn new() -> Self {
         HeapList {
-            grow: port.grow,
             data: NonNull::dangling(),
             len: 0,
             capacity: 0,
@@ -421,15 +446,14 @@ impl<T> HeapList<T> {
 }
 
 /// A block of twice the capacity, and that capacity; the same for lists of anything.
-fn grown(
-    grow: extern "C" fn(*mut c_void, size_t, size_t) -> *mut c_void,
-    old: *mut c_void,
-    capacity: u16,
-    size: usize,
-) -> Option<(NonNull<c_void>, u16)> {
+fn grown(old: *mut c_void, capacity: u16, size: usize) -> Option<(NonNull<c_void>, u16)> {
     let old = if capacity == 0 { ptr::null_mut() } else { old };
     let new = capacity.max(2).checked_mul(2)?;
-    let data = grow(old, usize::from(capacity) * size, usize::from(new) * size);
+    let data = port!(umqtt_port_grow(
+        old,
+        usize::from(capacity) * size,
+        usize::from(new) * size
+    ));
     Some((NonNull::new(data)?, new))
 }
 
@@ -447,7 +471,7 @@ impl<T> List<T> for HeapList<T> {
     fn push(&mut self, entry: T) -> Result<(), T> {
         if self.len == self.capacity {
             let old = self.data.as_ptr().cast();
-            match grown(self.grow, old, self.capacity, mem::size_of::<T>()) {
+            match grown(old, self.capacity, mem::size_of::<T>()) {
                 Some((data, capacity)) => (self.data, self.capacity) = (data.cast(), capacity),
                 None => return Err(entry),
             }
@@ -467,7 +491,6 @@ impl<T> List<T> for HeapList<T> {
 
 /// The inbox: messages that the C side made, linked.
 struct Messages {
-    port: &'static PortTable,
     owner: *mut Object,
     first: *mut Node,
     last: *mut Node,
@@ -495,7 +518,7 @@ impl Messages {
         while !rest.is_null() {
             // SAFETY: as above.
             let next = unsafe { (*rest).next };
-            (self.port.message_free)(self.owner, rest);
+            port!(umqtt_port_message_free(self.owner, rest));
             rest = next;
         }
     }
@@ -503,12 +526,12 @@ impl Messages {
 
 impl Inbox for Messages {
     fn begin(&mut self, topic: usize, payload: usize) -> bool {
-        let (port, owner) = (self.port, self.owner);
+        let owner = self.owner;
         let link: *mut *mut Node = match self.last() {
             Some(last) => &raw mut last.next,
             None => &raw mut self.first,
         };
-        let node = (port.message_new)(owner, link, topic, payload);
+        let node = port!(umqtt_port_message_new(owner, link, topic, payload));
         if node.is_null() {
             return false;
         }
@@ -568,7 +591,7 @@ impl Inbox for Messages {
         if next.is_null() {
             self.last = ptr::null_mut();
         }
-        (self.port.message_free)(self.owner, node);
+        port!(umqtt_port_message_free(self.owner, node));
     }
 
     fn keep(&mut self, n: usize) {
@@ -589,18 +612,12 @@ impl Memory for Heap {
 
 /// One client.
 pub struct Block {
-    port: &'static PortTable,
     client: Client<Context, Heap>,
     receive_buffer: [u8; RX_BUFFER],
     transmit_buffer: [u8; TX_BUFFER],
 }
 
 impl Context {
-    fn port(&self) -> &'static PortTable {
-        // SAFETY: written once, by `umqtt_init`.
-        unsafe { (*self.block).port }
-    }
-
     fn server(&self) -> (Text, u16) {
         // SAFETY: nothing changes these two after `umqtt_init`.
         unsafe {
@@ -619,7 +636,9 @@ impl Context {
         let socket = client
             .socket()
             .map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
-        (self.port().unlock)(self.call, changed, alarm, waiting, socket);
+        port!(umqtt_port_unlock(
+            self.call, changed, alarm, waiting, socket
+        ));
     }
 }
 
@@ -628,11 +647,11 @@ impl Port for Context {
     type Memory = Heap;
 
     fn now(&self) -> Time {
-        Time((self.port().now)())
+        Time(port!(umqtt_port_now()))
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Client<Context, Heap>, &mut Context) -> T) -> T {
-        (self.port().lock)(self.call);
+        port!(umqtt_port_lock(self.call));
         // SAFETY: the lock makes this the only reference.
         let client = unsafe { &mut (*self.block).client };
         let result = work(client, &mut { *self });
@@ -650,18 +669,23 @@ impl Port for Context {
     }
 
     fn has_thread(&self) -> bool {
-        THREADS.unwrap_or(self.port().threads)
+        THREADS.unwrap_or_else(|| port!(umqtt_port_has_threads()))
     }
 
     fn report(&self, fault: Fault<Errno>) {
-        (self.port().report)(self.call, failed(fault.into()));
+        port!(umqtt_port_report(self.call, failed(fault.into())));
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
         let socket = socket.map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
         let timeout = wait.until.since(self.now()) as i32;
-        let port = self.port();
-        if (port.wait)(self.call, socket, wait.readable, wait.writable, timeout) {
+        if port!(umqtt_port_wait(
+            self.call,
+            socket,
+            wait.readable,
+            wait.writable,
+            timeout
+        )) {
             return Err(Interrupted);
         }
         Ok(())
@@ -677,14 +701,9 @@ pub extern "C" fn umqtt_size() -> size_t {
 /// Makes an engine in zeroed memory of `umqtt_size` bytes. `owner` comes back when messages are
 /// made. The texts of `settings` are checked already (`umqtt_check_text`).
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_init(
-    engine: *mut Block,
-    port: *const PortTable,
-    owner: *mut Object,
-    settings: *const Settings,
-) {
-    // SAFETY: the C side's table is constant, and the settings are there during this call.
-    let (port, settings): (&'static PortTable, &Settings) = unsafe { (&*port, &*settings) };
+pub extern "C" fn umqtt_init(engine: *mut Block, owner: *mut Object, settings: *const Settings) {
+    // SAFETY: the settings are there during this call.
+    let settings = unsafe { &*settings };
     let config = Config {
         client_id: settings.client_id.into(),
         server: settings.server.into(),
@@ -702,10 +721,9 @@ pub extern "C" fn umqtt_init(
         reconnect: settings.reconnect,
         will: None,
     };
-    let session = Session::new(HeapList::new(port), HeapList::new(port));
+    let session = Session::new(HeapList::new(), HeapList::new());
     let nothing = ptr::null_mut();
     let inbox = Messages {
-        port,
         owner,
         first: nothing,
         last: nothing,
@@ -715,7 +733,6 @@ pub extern "C" fn umqtt_init(
     unsafe {
         let receive = Buffer((&raw mut (*engine).receive_buffer).cast(), RX_BUFFER);
         let transmit = Buffer((&raw mut (*engine).transmit_buffer).cast(), TX_BUFFER);
-        (&raw mut (*engine).port).write(port);
         (&raw mut (*engine).client).write(Client::new(config, session, inbox, receive, transmit));
     }
 }

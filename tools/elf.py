@@ -97,23 +97,40 @@ GROWTH = {
 }
 # A stack pointer that moves by a register: nothing that this could add up.
 UNKNOWN = r"sub(?:\.w|s)?\s+sp, (?:sp, )?r\d|sub\s+sp,sp,\w|sub\s+%\w+,%rsp"
-INDIRECT = r"blx\s+r\d|blx\s+(?:ip|lr)|bx\s+(?:r\d|ip)|jalr\s+(?!.*R_)(?:ra,)?\w+$|call\s+\*|jmp\s+\*%"
+# Relocations that are a call's; on x86-64 also through the linker's table.
+CALLS = r"CALL|JUMP|JAL|PLT32|PC32|BRANCH|PREL31|GOTPCREL"
+INDIRECT = r"blx\s+r\d|blx\s+(?:ip|lr)|bx\s+(?:r\d|ip)|jalr\s+(?!.*R_)(?:ra,)?\w+$|call\s+\*(?!.*\(%rip\))"  # on x86-64, a jump through a register is a switch's
+
+
+def rust_module(symbol):
+    """The module of the crate that a mangled name is of."""
+    found = re.search(r"5umqtt\d+([a-z]+)", symbol)
+    return found and found[1]
+
+
+def address_taken(path):
+    """Functions that something in the object refers to, other than by calling them."""
+    functions = {name for _, _, kind, _, _, name in symbols(path) if kind == "FUNC"}
+    found = set()
+    for line in output("readelf", "-rW", path).splitlines():
+        relocation = re.match(r"[0-9a-f]+\s+[0-9a-f]+\s+(R_\S+)\s+[0-9a-f]+\s+(\S+)", line)
+        if relocation and not re.search(CALLS, relocation[1]):
+            found.add(re.sub(r"^\.text\.(unlikely\.)?", "", relocation[2]))
+    return found & functions
 
 
 class Stack:
-    """Frames and calls of the functions of the engine and of the C shim. A call through a pointer: the engine's go to the
-    port's functions, the shim's into MicroPython."""
+    """Frames and calls of the functions of the engine and of the C shim. A call through a pointer: the shim's go into
+    MicroPython, the engine's to a closure of the same module of Rust's, as far as its address is taken at all."""
 
     def __init__(self, engine, shim):
-        self.frames, self.calls, self.port = {}, {}, set()
+        self.frames, self.calls = {}, {}
         for path in shim:
             self.read(path)
-            self.port |= {name for _, _, kind, _, _, name in symbols(path) if kind == "FUNC" and name.startswith("port_")}
-        if not self.port:
-            raise ValueError("there are no port functions")
         for calls in self.calls.values():
             calls.discard("*")
         self.read(engine)
+        self.closures = {name for name in address_taken(engine) if name in self.frames}
 
     def read(self, path):
         kind = machine(path)
@@ -130,7 +147,7 @@ class Stack:
                     self.frames[name] = 8 if kind.endswith("64") else 0  # what a call itself pushes
                     self.calls[name] = set()
             elif relocation and name:
-                if re.search(r"CALL|JUMP|JAL|PLT32|PC32|BRANCH", relocation[1]):
+                if re.search(CALLS, relocation[1]):
                     self.calls[name].add(re.sub(r"^\.text\.(unlikely\.)?", "", relocation[2]))
             elif code and name:
                 text = code[1].split(";")[0].split("@")[0].strip().replace("\t", " ")
@@ -151,5 +168,5 @@ class Stack:
             return 0  # MicroPython's, or the C library's
         calls = self.calls[name] - {name}
         if "*" in calls:
-            calls |= self.port
+            calls |= {closure for closure in self.closures if rust_module(closure) == rust_module(name)}
         return self.frames[name] + max((self.depth(call, (*above, name)) for call in calls), default=0)

@@ -222,17 +222,20 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     umqtt_block_interrupt(frame);
 }
 
-static void port_lock(umqtt_call_t *call);
-static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket);
-
-void umqtt_leave(umqtt_frame_t *frame) {
-    if (frame->registered) {
-        port_lock(frame);
-        port_unlock(frame, false, false, false, NULL);
-    }
+// Back to where the thread was before umqtt_enter().
+static void restore_guard(const umqtt_frame_t *frame) {
+    (void)frame;
     #if MICROPY_ASYNC_KBD_INTR
     set_guard(frame, frame->outer);
     #endif
+}
+
+void umqtt_leave(umqtt_frame_t *frame) {
+    if (frame->registered) {
+        umqtt_port_lock(frame);
+        umqtt_port_unlock(frame, false, false, false, NULL);
+    }
+    restore_guard(frame);
     umqtt_settle(frame->link);
     if (frame->exception != MP_OBJ_NULL) {
         nlr_raise(frame->exception);
@@ -246,7 +249,7 @@ void umqtt_settle(const void *object) {
         umqtt_frame_t frame;
         umqtt_enter(&frame, NULL);
         gc_nbytes(object);
-        umqtt_leave(&frame);
+        restore_guard(&frame);
     }
     #else
     (void)object;
@@ -256,7 +259,7 @@ void umqtt_settle(const void *object) {
 /******************************************************************************/
 // Lock and wake-ups
 
-static uint32_t port_now(void) {
+uint32_t umqtt_port_now(void) {
     #if UMQTT_LINUX
     // A fifth of the price of the clock behind mp_hal_ticks_ms(), and good to 4 ms.
     struct timespec now;
@@ -300,7 +303,7 @@ static int stream_ioctl(mp_obj_t stream, mp_uint_t request, uintptr_t arg) {
     return result == MP_STREAM_ERROR ? -1 : (int)result;
 }
 
-// Keeps what port_wait() needs of a socket. Once the lock is gone, another thread may close the
+// Keeps what umqtt_port_wait() needs of a socket. Once the lock is gone, another thread may close the
 // socket, and the collector take the object.
 static void set_waiting_for(umqtt_frame_t *frame, const umqtt_link_t *link) {
     #if UMQTT_LINUX
@@ -312,7 +315,7 @@ static void set_waiting_for(umqtt_frame_t *frame, const umqtt_link_t *link) {
     frame->write_wants = link == NULL ? 0 : link->write_wants;
 }
 
-static void port_lock(umqtt_call_t *call) {
+void umqtt_port_lock(umqtt_call_t *call) {
     umqtt_frame_t *frame = frame_of(call);
     umqtt_core_t *core = frame->core;
     #if MICROPY_PY_THREAD
@@ -338,7 +341,7 @@ static void port_lock(umqtt_call_t *call) {
     }
 }
 
-static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
+void umqtt_port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
     umqtt_frame_t *frame = frame_of(call);
     umqtt_core_t *core = frame->core;
     if (core->waiters > (alarm ? 0 : changed ? core->idle : UINT16_MAX)) {
@@ -415,7 +418,7 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
 }
 #endif
 
-static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
+bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
     umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
     if (frame->exception != MP_OBJ_NULL || frame->core->dropped) {
@@ -460,7 +463,7 @@ static mp_obj_t *address_of(umqtt_frame_t *frame) {
     return MICROPY_PY_THREAD ? &frame->address : &frame->core->address;
 }
 
-static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
+int32_t umqtt_port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
     umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
@@ -486,7 +489,7 @@ static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t por
     return error == MP_ENOMEM ? error : MP_ENOENT;
 }
 
-static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
+umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
     umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
@@ -498,8 +501,6 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
     *error = caught(frame, nlr.ret_val);
     return NULL;
 }
-
-static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
 
 static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
     volatile bool writable = false;
@@ -525,7 +526,7 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
         case MP_EBADF: {
             // lwIP has let go of an attempt that failed; a read still tells why.
             uint8_t byte;
-            intptr_t n = port_receive(frame, link, &byte, sizeof(byte));
+            ptrdiff_t n = umqtt_port_receive(frame, link, &byte, sizeof(byte));
             error = n < 0 ? -n : MP_EBADF;
         }
         #endif
@@ -596,7 +597,7 @@ static int connect_step(umqtt_frame_t *frame, umqtt_link_t *link) {
     #endif
 }
 
-static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
+int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     umqtt_frame_t *frame = frame_of(call);
     int error = connect_step(frame, socket);
     #if !UMQTT_LINUX
@@ -608,14 +609,14 @@ static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     return error;
 }
 
-static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
+ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
     umqtt_frame_t *frame = frame_of(call);
     umqtt_link_t *link = socket;
     frame->core->link = link;
     nlr_buf_t nlr;
     lock_tls(frame);
     if (nlr_push(&nlr) == 0) {
-        intptr_t n = umqtt_link_send(link, data, len);
+        ptrdiff_t n = umqtt_link_send(link, data, len);
         nlr_pop();
         unlock_tls(frame);
         return n;
@@ -624,12 +625,12 @@ static intptr_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
     return -caught_tls(frame, link, nlr.ret_val);
 }
 
-static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
+ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
     umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
     lock_tls(frame);
     if (nlr_push(&nlr) == 0) {
-        intptr_t n = umqtt_link_receive(socket, data, len);
+        ptrdiff_t n = umqtt_link_receive(socket, data, len);
         nlr_pop();
         unlock_tls(frame);
         return n;
@@ -638,7 +639,7 @@ static intptr_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t
     return -caught_tls(frame, socket, nlr.ret_val);
 }
 
-static void port_close(umqtt_call_t *call, umqtt_object_t *socket) {
+void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
     umqtt_link_t *link = socket;
     mp_obj_t streams[] = { link->tls, link->socket };
     for (size_t i = 0; i < MP_ARRAY_SIZE(streams); i++) {
@@ -679,7 +680,7 @@ static mp_obj_t new_bytes(size_t len, uint8_t **data) {
     return MP_OBJ_FROM_PTR(bytes);
 }
 
-static umqtt_message_t *port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic_len, size_t payload_len) {
+umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic_len, size_t payload_len) {
     umqtt_core_t *core = owner;
     umqtt_message_t *message = core->message_used ? m_new_obj_maybe(umqtt_message_t) : &core->message;
     if (message == NULL) {
@@ -705,7 +706,7 @@ static umqtt_message_t *port_message_new(umqtt_object_t *owner, umqtt_message_t 
     return message;
 }
 
-static void port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
+void umqtt_port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
     umqtt_core_t *core = owner;
     message->topic = NULL;
     message->payload = NULL;
@@ -716,7 +717,7 @@ static void port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
     }
 }
 
-static void *port_grow(void *list, size_t old_size, size_t new_size) {
+void *umqtt_port_grow(void *list, size_t old_size, size_t new_size) {
     byte *new_list = m_renew_maybe(byte, list, old_size, new_size, true);
     if (new_list != NULL) {
         memset(new_list + old_size, 0, new_size - old_size);
@@ -726,8 +727,6 @@ static void *port_grow(void *list, size_t old_size, size_t new_size) {
 
 /******************************************************************************/
 // The core and its internal thread
-
-static const umqtt_port_t umqtt_port;
 
 // For tools/size.py; a linker that drops what nothing uses drops it.
 extern const uint16_t umqtt_core_size;
@@ -769,7 +768,7 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t
     #if UMQTT_LINUX
     core->event = -1;
     #endif
-    umqtt_init(umqtt_engine(core), &umqtt_port, core, settings);
+    umqtt_init(umqtt_engine(core), core, settings);
     return core;
 }
 
@@ -813,6 +812,14 @@ void umqtt_core_drop(umqtt_core_t *core) {
     #endif
 }
 
+#if defined(UMQTT_THREADS) && UMQTT_THREADS != MICROPY_PY_THREAD
+#error "UMQTT_THREADS is not what MICROPY_PY_THREAD says"
+#endif
+
+bool umqtt_port_has_threads(void) {
+    return MICROPY_PY_THREAD;
+}
+
 #if MICROPY_PY_THREAD
 static mp_obj_t run_thread(mp_obj_t core_in, mp_obj_t thread) {
     umqtt_core_t *core = MP_OBJ_TO_PTR(core_in);
@@ -823,9 +830,9 @@ static mp_obj_t run_thread(mp_obj_t core_in, mp_obj_t thread) {
     frame.tick = IDLE_TICK_MS;
     #endif
     umqtt_run(umqtt_engine(core), &frame, MP_OBJ_SMALL_INT_VALUE(thread));
-    port_lock(&frame);
+    umqtt_port_lock(&frame);
     bool last = --core->threads == 0 && core->dropped;
-    port_unlock(&frame, false, false, false, NULL);
+    umqtt_port_unlock(&frame, false, false, false, NULL);
     if (last) {
         finish(core);
     }
@@ -836,9 +843,9 @@ static MP_DEFINE_CONST_FUN_OBJ_2(run_thread_obj, run_thread);
 static void count_thread(umqtt_core_t *core, int n) {
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    port_lock(&frame);
+    umqtt_port_lock(&frame);
     core->threads += n;
-    port_unlock(&frame, false, false, false, NULL);
+    umqtt_port_unlock(&frame, false, false, false, NULL);
     umqtt_leave(&frame);
 }
 
@@ -887,7 +894,7 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
 }
 #endif
 
-static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
+void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
     umqtt_frame_t *frame = frame_of(call);
     umqtt_core_t *core = frame->core;
     nlr_buf_t nlr;
@@ -909,25 +916,3 @@ static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
         umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
 }
-
-#if defined(UMQTT_THREADS) && UMQTT_THREADS != MICROPY_PY_THREAD
-#error "UMQTT_THREADS is not what MICROPY_PY_THREAD says"
-#endif
-
-static const umqtt_port_t umqtt_port = {
-    .threads = MICROPY_PY_THREAD,
-    .now = port_now,
-    .lock = port_lock,
-    .unlock = port_unlock,
-    .wait = port_wait,
-    .resolve = port_resolve,
-    .socket = port_socket,
-    .connect = port_connect,
-    .send = port_send,
-    .receive = port_receive,
-    .close = port_close,
-    .report = port_report,
-    .message_new = port_message_new,
-    .message_free = port_message_free,
-    .grow = port_grow,
-};

@@ -145,53 +145,6 @@ typedef struct umqtt_message_t {
   bool whole;
 } umqtt_message_t;
 
-// What the engine needs of its port. Errors are `errno` values.
-typedef struct umqtt_port_t {
-  // Does the port have threads, so that `umqtt_run` can be called from one of its own?
-  bool threads;
-  // Milliseconds, going round at 2^32.
-  uint32_t (*now)(void);
-  // Waits until no other thread has the engine.
-  void (*lock)(umqtt_call_t *call);
-  // Lets others have the engine. `changed`: the waits of other calls end; `alarm`: that of the
-  // internal thread too. `waiting`: this call is going to `wait` with this socket (NULL: none),
-  // and from now on nothing may be missed.
-  void (*unlock)(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket);
-  // Waits for the socket to become readable or writable, at most `timeout` milliseconds; it may
-  // end early. `socket` NULL: the one of the last `unlock`. `true`: the call is to be broken off.
-  bool (*wait)(umqtt_call_t *call,
-               umqtt_object_t *socket,
-               bool readable,
-               bool writable,
-               int32_t timeout);
-  // Resolves a name, blocking, and keeps the address in the call's frame. 0 or an error.
-  int32_t (*resolve)(umqtt_call_t *call, struct umqtt_bytes_t host, uint16_t port, bool ipv6);
-  // Makes a socket for the address in the call's frame. NULL and an error, if it fails.
-  umqtt_object_t *(*socket)(umqtt_call_t *call, int32_t *error);
-  // Begins to connect to the address in the call's frame, or looks how it is going. 0 when
-  // connected, `EAGAIN` when under way, or an error.
-  int32_t (*connect)(umqtt_call_t *call, umqtt_object_t *socket);
-  // Sends. How many bytes, or an error (`EAGAIN`: none at this moment), negated.
-  ptrdiff_t (*send)(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len);
-  // Receives. How many bytes (0: the peer closed), or an error, negated.
-  ptrdiff_t (*receive)(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len);
-  // Closes a socket.
-  void (*close)(umqtt_call_t *call, umqtt_object_t *socket);
-  // Tells the script's error callback what ended the connection.
-  void (*report)(umqtt_call_t *call, struct umqtt_outcome_t outcome);
-  // Makes a message with room for a topic and a payload, and stores it at `link`. NULL: there
-  // is no memory, and nothing is stored.
-  struct umqtt_message_t *(*message_new)(umqtt_object_t *owner,
-                                         struct umqtt_message_t **link,
-                                         size_t topic,
-                                         size_t payload);
-  // Lets a message go.
-  void (*message_free)(umqtt_object_t *owner, struct umqtt_message_t *message);
-  // Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
-  // NULL: there is no memory, and the old block is as it was.
-  void *(*grow)(void *list, size_t old_size, size_t new_size);
-} umqtt_port_t;
-
 // What a client is made of, see the constructor. Absent texts have no data.
 typedef struct umqtt_settings_t {
   struct umqtt_bytes_t client_id;
@@ -206,13 +159,83 @@ typedef struct umqtt_settings_t {
   bool reconnect;
 } umqtt_settings_t;
 
+// Does the port have threads, so that `umqtt_run` can be called from one of its own?
+extern bool umqtt_port_has_threads(void);
+
+// Milliseconds, going round at 2^32.
+extern uint32_t umqtt_port_now(void);
+
+// Waits until no other thread has the engine.
+extern void umqtt_port_lock(umqtt_call_t *call);
+
+// Lets others have the engine. `changed`: the waits of other calls end; `alarm`: that of the
+// internal thread too. `waiting`: this call is going to wait with this socket (NULL: none),
+// and from now on nothing may be missed.
+extern void umqtt_port_unlock(umqtt_call_t *call,
+                              bool changed,
+                              bool alarm,
+                              bool waiting,
+                              umqtt_object_t *socket);
+
+// Waits for the socket to become readable or writable, at most `timeout` milliseconds; it may
+// end early. `socket` NULL: the one of the last unlock. `true`: the call is to be broken off.
+extern bool umqtt_port_wait(umqtt_call_t *call,
+                            umqtt_object_t *socket,
+                            bool readable,
+                            bool writable,
+                            int32_t timeout);
+
+// Resolves a name, blocking, and keeps the address in the call's frame. 0 or an error.
+extern int32_t umqtt_port_resolve(umqtt_call_t *call,
+                                  struct umqtt_bytes_t host,
+                                  uint16_t port,
+                                  bool ipv6);
+
+// Makes a socket for the address in the call's frame. NULL and an error, if it fails.
+extern umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error);
+
+// Begins to connect to the address in the call's frame, or looks how it is going. 0 when
+// connected, `EAGAIN` when under way, or an error.
+extern int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket);
+
+// Sends. How many bytes, or an error (`EAGAIN`: none at this moment), negated.
+extern ptrdiff_t umqtt_port_send(umqtt_call_t *call,
+                                 umqtt_object_t *socket,
+                                 const uint8_t *data,
+                                 size_t len);
+
+// Receives. How many bytes (0: the peer closed), or an error, negated.
+extern ptrdiff_t umqtt_port_receive(umqtt_call_t *call,
+                                    umqtt_object_t *socket,
+                                    uint8_t *data,
+                                    size_t len);
+
+// Closes a socket.
+extern void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket);
+
+// Tells the script's error callback what ended the connection.
+extern void umqtt_port_report(umqtt_call_t *call, struct umqtt_outcome_t outcome);
+
+// Makes a message with room for a topic and a payload, and stores it at `link`. NULL: there
+// is no memory, and nothing is stored.
+extern struct umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner,
+                                                      struct umqtt_message_t **link,
+                                                      size_t topic,
+                                                      size_t payload);
+
+// Lets a message go.
+extern void umqtt_port_message_free(umqtt_object_t *owner, struct umqtt_message_t *message);
+
+// Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
+// NULL: there is no memory, and the old block is as it was.
+extern void *umqtt_port_grow(void *list, size_t old_size, size_t new_size);
+
 // Bytes of memory that an engine takes.
 size_t umqtt_size(void);
 
 // Makes an engine in zeroed memory of `umqtt_size` bytes. `owner` comes back when messages are
 // made. The texts of `settings` are checked already (`umqtt_check_text`).
 void umqtt_init(struct umqtt_engine_t *engine,
-                const struct umqtt_port_t *port,
                 umqtt_object_t *owner,
                 const struct umqtt_settings_t *settings);
 

@@ -17,18 +17,18 @@ static umqtt_settings_t settings(void) {
     };
 }
 
-static void begin_with(const umqtt_port_t *with_port, umqtt_settings_t with) {
+static void begin_with(umqtt_settings_t with) {
     // The clock goes round in the middle of a test.
     world.now = -2000;
     world.largest = 1 << 20;
     world.engine = allocate(umqtt_size());
     CHECK((uintptr_t)world.engine % 8 == 0);
-    umqtt_init(world.engine, with_port, &world, &with);
+    umqtt_init(world.engine, &world, &with);
     CHECK(umqtt_status(world.engine, CALL) == -1);
 }
 
 static void begin(void) {
-    begin_with(&port, settings());
+    begin_with(settings());
 }
 
 #define EXPECTS_CONNECT() EXPECTS("\x10\x0D\0\4MQTT\4\0\0\x3C\0\1c")
@@ -134,7 +134,7 @@ static void test_connect(void) {
     all.keepalive = 0x1234;
     all.user = text("me");
     all.password = bytes("\0\xFF", 2);
-    begin_with(&port, all);
+    begin_with(all);
     umqtt_set_will(world.engine, CALL, text("w"), text("bye"), true, 2);
     world.write_limit = 1;
     EXPECTS("\x10\x1F\0\6MQIsdp\3\xF6\x12\x34\0\1c\0\1w\0\3bye\0\2me\0\2\0\xFF");
@@ -552,7 +552,7 @@ static void test_thread(void) {
 
     umqtt_settings_t with = settings();
     with.reconnect = true;
-    begin_with(&port, with);
+    begin_with(with);
     thread = connects();
     start = world.now;
     EXPECTS("\x32\6\0\1t\0\1x");
@@ -588,7 +588,8 @@ static void test_killed_and_thread(void) {
 static void test_without_threads(void) {
     umqtt_settings_t with = settings();
     with.reconnect = true;
-    begin_with(&port_without_threads, with);
+    world.no_threads = true;
+    begin_with(with);
     CHECK(connects() == -1);
     uint32_t start = world.now;
     EXPECTS("\xC0\0");

@@ -60,6 +60,7 @@ static struct {
     int sockets, messages; // that there are
     size_t largest; // message that there is memory for
     bool no_memory; // for lists
+    bool no_threads;
     int waits;
     void (*on_wait)(void); // what another thread does when a call waits at the end of the script, once
     jmp_buf *kill; // the next wait does not return
@@ -113,16 +114,20 @@ static void step_done(void) {
 /******************************************************************************/
 // The port
 
-static uint32_t port_now(void) {
+bool umqtt_port_has_threads(void) {
+    return !world.no_threads;
+}
+
+uint32_t umqtt_port_now(void) {
     return world.now;
 }
 
-static void port_lock(umqtt_call_t *call) {
+void umqtt_port_lock(umqtt_call_t *call) {
     CHECK(world.lock == NULL);
     world.lock = call;
 }
 
-static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
+void umqtt_port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
     (void)changed;
     (void)alarm;
     CHECK(world.lock == call);
@@ -132,7 +137,7 @@ static void port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiti
     frame->socket = socket;
 }
 
-static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
+bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
     call_t *frame = call;
     CHECK(world.lock == NULL);
     CHECK(frame->announced);
@@ -161,14 +166,14 @@ static bool port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable,
     return false;
 }
 
-static int32_t port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
+int32_t umqtt_port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
     CHECK(world.lock == NULL);
     CHECK(host.len == 6 && memcmp(host.data, "broker", 6) == 0 && port == 1883 && !ipv6);
     ((call_t *)call)->resolved = true;
     return world.resolve_error;
 }
 
-static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
+umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
     CHECK(world.lock == NULL);
     CHECK(((call_t *)call)->resolved);
     if (world.socket_error != 0) {
@@ -179,13 +184,13 @@ static umqtt_object_t *port_socket(umqtt_call_t *call, int32_t *error) {
     return malloc(1);
 }
 
-static int32_t port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
+int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     CHECK(world.lock == NULL);
     CHECK(((call_t *)call)->resolved && socket != NULL);
     return world.connect_error;
 }
 
-static ptrdiff_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
+ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
     CHECK(world.lock == call);
     *(char *)socket = 's'; // it is there still
     CHECK(len > 0);
@@ -207,7 +212,7 @@ static ptrdiff_t port_send(umqtt_call_t *call, umqtt_object_t *socket, const uin
     return n;
 }
 
-static ptrdiff_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
+ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
     CHECK(world.lock == call);
     *(char *)socket = 'r';
     CHECK(len > 0);
@@ -230,7 +235,7 @@ static ptrdiff_t port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_
     return n;
 }
 
-static void port_close(umqtt_call_t *call, umqtt_object_t *socket) {
+void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
     (void)call;
     world.sockets--;
     free(socket);
@@ -239,14 +244,14 @@ static void port_close(umqtt_call_t *call, umqtt_object_t *socket) {
     }
 }
 
-static void port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
+void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
     (void)call;
     CHECK(world.lock == NULL);
     world.reports++;
     world.reported = outcome;
 }
 
-static umqtt_message_t *port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic, size_t payload) {
+umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic, size_t payload) {
     CHECK(owner == &world && world.lock != NULL && *link == NULL);
     if (payload > world.largest) {
         return NULL;
@@ -261,7 +266,7 @@ static umqtt_message_t *port_message_new(umqtt_object_t *owner, umqtt_message_t 
     return message;
 }
 
-static void port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
+void umqtt_port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
     CHECK(owner == &world && world.lock != NULL);
     world.messages--;
     free(message->topic);
@@ -269,7 +274,7 @@ static void port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
     free(message);
 }
 
-static void *port_grow(void *list, size_t old_size, size_t new_size) {
+void *umqtt_port_grow(void *list, size_t old_size, size_t new_size) {
     CHECK(world.lock != NULL && (list == NULL) == (old_size == 0) && new_size > old_size);
     if (world.no_memory) {
         return NULL;
@@ -282,13 +287,3 @@ static void *port_grow(void *list, size_t old_size, size_t new_size) {
     }
     return new_list;
 }
-
-#define PORT(has_threads) { \
-        .threads = has_threads, .now = port_now, .lock = port_lock, .unlock = port_unlock, .wait = port_wait, \
-        .resolve = port_resolve, .socket = port_socket, .connect = port_connect, .send = port_send, \
-        .receive = port_receive, .close = port_close, .report = port_report, .message_new = port_message_new, \
-        .message_free = port_message_free, .grow = port_grow, \
-}
-
-static const umqtt_port_t port = PORT(true);
-static const umqtt_port_t port_without_threads = PORT(false);
