@@ -37,30 +37,29 @@ const OWED: usize = 4;
 const ACKS: usize = 8;
 
 /// What the script chose.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Config<B> {
     /// Client identifier, may be empty.
     pub client_id: B,
     /// Host name or address of the broker.
     pub server: B,
+    /// User name; empty: none.
+    pub user: B,
+    /// Password; empty: none; only with a user name [MQTT-3.1.2-22].
+    pub password: B,
     /// TCP port of the broker.
     pub port: u16,
-    /// Ask for an IPv6 address.
-    pub ipv6: bool,
-    /// User name.
-    pub user: Option<B>,
-    /// Password; only with a user name [MQTT-3.1.2-22].
-    pub password: Option<B>,
     /// Seconds; 0 turns it off.
     pub keepalive: u16,
     /// Protocol version.
     pub version: Version,
     /// How many unanswered PINGREQs are repeated before the connection counts as dead.
     pub ping_max: u8,
+    /// Ask for an IPv6 address.
+    pub ipv6: bool,
     /// Does the script leave reconnecting to us?
     pub reconnect: bool,
-    /// Last will.
-    pub will: Option<Message<B>>,
 }
 
 impl<B: Clone> Config<B> {
@@ -293,6 +292,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     pub inbox: M::Inbox,
     /// Who connects to whom; used by the next CONNECT.
     pub config: Config<M::Bytes>,
+    /// Last will, for the next CONNECT.
+    pub will: Option<Message<M::Bytes>>,
     /// What outlives the connection.
     pub session: Session<M>,
 }
@@ -315,6 +316,7 @@ where
         service.seed(config.client_id.as_ref());
         Client {
             config,
+            will: None,
             session,
             inbox,
             phase: Phase::Idle,

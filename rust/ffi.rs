@@ -30,7 +30,7 @@ use crate::{
     client::{Client, Config, Fault, Signals, Status},
     config::{RX_BUFFER, THREADS, TX_BUFFER},
     memory::{Inbox, List, Memory, Tag},
-    packet::{PacketId, QoS, Version, check_filter, check_text, check_topic},
+    packet::{PacketId, QoS, check_filter, check_text, check_topic},
     service,
     session::{Message, Received, Session, Subscription},
     time::Time,
@@ -45,51 +45,17 @@ pub type Object = c_void;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Bytes {
+    /// Not NULL, also where there are none.
     data: *const u8,
     len: size_t,
     /// What keeps the data alive.
     owner: *mut Object,
 }
 
-impl Bytes {
-    /// The bytes, or `None` for no data, which is what an absent text is.
-    fn present(self) -> Option<Text> {
-        (!self.data.is_null()).then(|| self.into())
-    }
-}
-
-/// The same in the engine, where it need not be looked at whether there is data.
-#[derive(Clone, Copy)]
-struct Text {
-    data: NonNull<u8>,
-    len: size_t,
-    owner: *mut Object,
-}
-
-impl From<Bytes> for Text {
-    fn from(bytes: Bytes) -> Text {
-        Text {
-            data: NonNull::new(bytes.data.cast_mut()).unwrap_or(NonNull::dangling()),
-            len: bytes.len,
-            owner: bytes.owner,
-        }
-    }
-}
-
-impl From<Text> for Bytes {
-    fn from(text: Text) -> Bytes {
-        Bytes {
-            data: text.data.as_ptr(),
-            len: text.len,
-            owner: text.owner,
-        }
-    }
-}
-
-impl AsRef<[u8]> for Text {
+impl AsRef<[u8]> for Bytes {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: the C side keeps the data as it is while the engine holds on to it.
-        unsafe { slice::from_raw_parts(self.data.as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts(self.data, self.len) }
     }
 }
 
@@ -195,21 +161,6 @@ macro_rules! port {
         // SAFETY: the C side promises that it can be called with what comes from the C side.
         unsafe { $function($($argument),*) }
     };
-}
-
-/// What a client is made of, see the constructor. Absent texts have no data.
-#[repr(C)]
-pub struct Settings {
-    client_id: Bytes,
-    server: Bytes,
-    user: Bytes,
-    password: Bytes,
-    port: u16,
-    keepalive: u16,
-    version: u8,
-    ping_max: u8,
-    ipv6: bool,
-    reconnect: bool,
 }
 
 /// What a call came to.
@@ -398,7 +349,7 @@ impl Dns for Context {
     fn get_host_by_name(&mut self, _: &str, family: AddrType) -> nb::Result<IpAddr, Errno> {
         let ipv6 = family == AddrType::IPv6;
         let (host, tcp_port) = self.server();
-        match port!(umqtt_port_resolve(self.call, host.into(), tcp_port, ipv6)) {
+        match port!(umqtt_port_resolve(self.call, host, tcp_port, ipv6)) {
             0 => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             error => Err(nb::Error::Other(Errno(error as i16))),
         }
@@ -603,10 +554,10 @@ impl Inbox for Messages {
 enum Heap {}
 
 impl Memory for Heap {
-    type Bytes = Text;
+    type Bytes = Bytes;
     type Buffer = Buffer;
     type Received = HeapList<Received>;
-    type Subscriptions = HeapList<Option<Subscription<Text>>>;
+    type Subscriptions = HeapList<Option<Subscription<Bytes>>>;
     type Inbox = Messages;
 }
 
@@ -618,7 +569,7 @@ pub struct Block {
 }
 
 impl Context {
-    fn server(&self) -> (Text, u16) {
+    fn server(&self) -> (Bytes, u16) {
         // SAFETY: nothing changes these two after `umqtt_init`.
         unsafe {
             let config = &raw const (*self.block).client.config;
@@ -701,26 +652,11 @@ pub extern "C" fn umqtt_size() -> size_t {
 /// Makes an engine in zeroed memory of `umqtt_size` bytes. `owner` comes back when messages are
 /// made. The texts of `settings` are checked already (`umqtt_check_text`).
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_init(engine: *mut Block, owner: *mut Object, settings: *const Settings) {
-    // SAFETY: the settings are there during this call.
-    let settings = unsafe { &*settings };
-    let config = Config {
-        client_id: settings.client_id.into(),
-        server: settings.server.into(),
-        port: settings.port,
-        ipv6: settings.ipv6,
-        user: settings.user.present(),
-        password: settings.password.present(),
-        keepalive: settings.keepalive,
-        version: if settings.version == 3 {
-            Version::V31
-        } else {
-            Version::V311
-        },
-        ping_max: settings.ping_max,
-        reconnect: settings.reconnect,
-        will: None,
-    };
+pub extern "C" fn umqtt_init(
+    engine: *mut Block,
+    owner: *mut Object,
+    settings: *const Config<Bytes>,
+) {
     let session = Session::new(HeapList::new(), HeapList::new());
     let nothing = ptr::null_mut();
     let inbox = Messages {
@@ -728,12 +664,14 @@ pub extern "C" fn umqtt_init(engine: *mut Block, owner: *mut Object, settings: *
         first: nothing,
         last: nothing,
     };
-    // SAFETY: the memory is large enough and used by nothing else; the buffers, which are larger
-    // than a thread's stack may be, are written where they lie: they are zeroed.
+    // SAFETY: the settings are there during this call; the memory is large enough and used by
+    // nothing else; the buffers, which are larger than a thread's stack may be, are written where
+    // they lie: they are zeroed.
     unsafe {
         let receive = Buffer((&raw mut (*engine).receive_buffer).cast(), RX_BUFFER);
         let transmit = Buffer((&raw mut (*engine).transmit_buffer).cast(), TX_BUFFER);
-        (&raw mut (*engine).client).write(Client::new(config, session, inbox, receive, transmit));
+        (&raw mut (*engine).client)
+            .write(Client::new(*settings, session, inbox, receive, transmit));
     }
 }
 
@@ -744,7 +682,7 @@ pub extern "C" fn umqtt_server(engine: *mut Block, port: *mut u16) -> Bytes {
     unsafe {
         let config = &raw const (*engine).client.config;
         *port = (*config).port;
-        (*config).server.into()
+        (*config).server
     }
 }
 
@@ -809,8 +747,8 @@ pub extern "C" fn umqtt_publish(
 ) -> Outcome {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
     let message = Message {
-        topic: topic.into(),
-        payload: payload.into(),
+        topic,
+        payload,
         qos,
         retain,
     };
@@ -834,7 +772,7 @@ pub extern "C" fn umqtt_subscribe(
         block: engine,
         call,
     };
-    outcome(calls::subscribe(&port, &filter.into(), qos))
+    outcome(calls::subscribe(&port, &filter, qos))
 }
 
 /// Unsubscribes. `detail` is 1.
@@ -844,7 +782,7 @@ pub extern "C" fn umqtt_unsubscribe(engine: *mut Block, call: *mut Call, filter:
         block: engine,
         call,
     };
-    outcome(calls::unsubscribe(&port, &filter.into()))
+    outcome(calls::unsubscribe(&port, &filter))
 }
 
 /// Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
@@ -916,8 +854,8 @@ pub extern "C" fn umqtt_set_will(
 ) {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
     let will = Message {
-        topic: topic.into(),
-        payload: payload.into(),
+        topic,
+        payload,
         qos,
         retain,
     };
@@ -925,7 +863,7 @@ pub extern "C" fn umqtt_set_will(
         block: engine,
         call,
     }
-    .with(|client, _| client.config.will = Some(will));
+    .with(|client, _| client.will = Some(will));
 }
 
 /// State of the connection: 0 connected, 1 connecting, 2 closed by the server, -1 none.
@@ -947,19 +885,19 @@ pub extern "C" fn umqtt_status(engine: *mut Block, call: *mut Call) -> i32 {
 /// Is this a text as MQTT wants it: UTF-8 without U+0000 (section 1.5.3)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_text(text: Bytes) -> bool {
-    check_text(Text::from(text).as_ref()).is_ok()
+    check_text(text.as_ref()).is_ok()
 }
 
 /// Is this a topic name (section 4.7)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_topic(topic: Bytes) -> bool {
-    check_topic(Text::from(topic).as_ref()).is_ok()
+    check_topic(topic.as_ref()).is_ok()
 }
 
 /// Is this a topic filter (section 4.7)?
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_check_filter(filter: Bytes) -> bool {
-    check_filter(Text::from(filter).as_ref()).is_ok()
+    check_filter(filter.as_ref()).is_ok()
 }
 
 /// A static archive needs one. Nothing here can panic, so the linker drops it.

@@ -272,16 +272,9 @@ static umqtt_bytes_t utf8_arg(mp_obj_t arg, qstr name) {
     return text;
 }
 
-// None and empty both mean absent: no data.
-static umqtt_bytes_t optional_arg(mp_obj_t arg, qstr name, umqtt_bytes_t (*get)(mp_obj_t, qstr)) {
-    umqtt_bytes_t text = { NULL, 0, NULL };
-    if (arg != mp_const_none) {
-        text = get(arg, name);
-        if (text.len == 0) {
-            text.data = NULL;
-        }
-    }
-    return text;
+// None and empty both mean absent.
+static mp_obj_t none_to_empty(mp_obj_t arg) {
+    return arg == mp_const_none ? MP_OBJ_NEW_QSTR(MP_QSTR_) : arg;
 }
 
 static umqtt_bytes_t topic_arg(mp_obj_t arg) {
@@ -319,7 +312,8 @@ static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
         raise_value(MP_QSTR_msg, "too long");
     }
     *fixed = mp_obj_is_str_or_bytes(arg);
-    return (umqtt_bytes_t) { buffer.buf, buffer.len, MP_OBJ_TO_PTR(arg) };
+    // An empty buffer may be nowhere.
+    return (umqtt_bytes_t) { buffer.len == 0 ? "" : buffer.buf, buffer.len, MP_OBJ_TO_PTR(arg) };
 }
 
 static mp_int_t int_arg(mp_obj_t arg, qstr name, mp_int_t min, mp_int_t max) {
@@ -462,8 +456,8 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     umqtt_settings_t settings = {
         .client_id = utf8_arg(args[ARG_client_id].u_obj, MP_QSTR_client_id),
         .server = utf8_arg(args[ARG_server].u_obj, MP_QSTR_server),
-        .user = optional_arg(args[ARG_user].u_obj, MP_QSTR_user, utf8_arg),
-        .password = optional_arg(args[ARG_password].u_obj, MP_QSTR_password, text_arg),
+        .user = utf8_arg(none_to_empty(args[ARG_user].u_obj), MP_QSTR_user),
+        .password = text_arg(none_to_empty(args[ARG_password].u_obj), MP_QSTR_password),
         .port = int_arg(args[ARG_port].u_obj, MP_QSTR_port, 0, 65535),
         .keepalive = int_arg(args[ARG_keepalive].u_obj, MP_QSTR_keepalive, 0, 65535),
         .ping_max = int_arg(args[ARG_pingmaxnum].u_obj, MP_QSTR_pingmaxnum, 0, 255),
@@ -474,7 +468,7 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     if (settings.server.len == 0) {
         raise_value(MP_QSTR_server, "empty");
     }
-    if (settings.password.data != NULL && settings.user.data == NULL) {
+    if (settings.password.len > 0 && settings.user.len == 0) {
         raise_value(MP_QSTR_password, "given without a user"); // [MQTT-3.1.2-22]
     }
     umqtt_tls_t tls = tls_args(args[ARG_ssl].u_obj, args[ARG_ssl_params].u_obj, settings.server);

@@ -64,6 +64,23 @@ typedef enum umqtt_what umqtt_what;
 typedef uint8_t umqtt_what;
 #endif // __STDC_VERSION__ >= 202311L
 
+// The protocol version, by its level in CONNECT (section 3.1.2.2).
+enum umqtt_version
+#if __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+  // MQTT 3.1, `MQIsdp`.
+  UMQTT_VERSION_V31 = 3,
+  // MQTT 3.1.1, `MQTT`.
+  UMQTT_VERSION_V311 = 4,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum umqtt_version umqtt_version;
+#else
+typedef uint8_t umqtt_version;
+#endif // __STDC_VERSION__ >= 202311L
+
 // What was wrong with the bytes. The numbers are stable: other languages map them to words.
 enum umqtt_malformed
 #if __STDC_VERSION__ >= 202311L
@@ -115,6 +132,7 @@ typedef void umqtt_object_t;
 
 // Bytes that belong to the C side.
 typedef struct umqtt_bytes_t {
+  // Not NULL, also where there are none.
   const uint8_t *data;
   size_t len;
   // What keeps the data alive.
@@ -145,17 +163,27 @@ typedef struct umqtt_message_t {
   bool whole;
 } umqtt_message_t;
 
-// What a client is made of, see the constructor. Absent texts have no data.
+// What the script chose.
 typedef struct umqtt_settings_t {
+  // Client identifier, may be empty.
   struct umqtt_bytes_t client_id;
+  // Host name or address of the broker.
   struct umqtt_bytes_t server;
+  // User name; empty: none.
   struct umqtt_bytes_t user;
+  // Password; empty: none; only with a user name [MQTT-3.1.2-22].
   struct umqtt_bytes_t password;
+  // TCP port of the broker.
   uint16_t port;
+  // Seconds; 0 turns it off.
   uint16_t keepalive;
-  uint8_t version;
+  // Protocol version.
+  umqtt_version version;
+  // How many unanswered PINGREQs are repeated before the connection counts as dead.
   uint8_t ping_max;
+  // Ask for an IPv6 address.
   bool ipv6;
+  // Does the script leave reconnecting to us?
   bool reconnect;
 } umqtt_settings_t;
 

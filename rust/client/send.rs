@@ -134,9 +134,10 @@ where
                         self.outgoing
                             .append(self.sent, self.now, |out| match publish {
                                 Some(publish) => publish.emit(out),
-                                None => {
-                                    emit(due, &self.session, &self.config, self.clean_session, out)
+                                None if due.kind == Kind::Connect => {
+                                    connect(&self.config, &self.will, self.clean_session).emit(out)
                                 }
+                                None => emit(due, &self.session, out),
                             });
                     self.sent += written;
                     self.len = len;
@@ -189,31 +190,33 @@ fn publish<'a, M: Memory>(
     Some(message.packet(due.id, dup))
 }
 
-/// Writes the packet to send, if it is no PUBLISH; nothing if what it was about is gone.
-fn emit<M: Memory>(
-    due: Due,
-    session: &Session<M>,
-    config: &Config<M::Bytes>,
+/// The CONNECT of this client.
+fn connect<'a, B: AsRef<[u8]>>(
+    config: &'a Config<B>,
+    will: &'a Option<Message<B>>,
     clean_session: bool,
-    out: &mut Writer,
-) {
+) -> Connect<'a> {
+    let present = |text: &'a B| Some(text.as_ref()).filter(|text| !text.is_empty());
+    Connect {
+        version: config.version,
+        client_id: config.client_id.as_ref(),
+        clean_session,
+        keepalive: config.keepalive,
+        will: will.as_ref().map(|will| Will {
+            topic: will.topic.as_ref(),
+            message: will.payload.as_ref(),
+            qos: will.qos,
+            retain: will.retain,
+        }),
+        user: present(&config.user),
+        password: present(&config.password),
+    }
+}
+
+/// Writes the packet to send, if it is neither PUBLISH nor CONNECT; nothing if what it was about is gone.
+fn emit<M: Memory>(due: Due, session: &Session<M>, out: &mut Writer) {
     match (due.kind, due.id) {
-        (Kind::Connect, _) => Connect {
-            version: config.version,
-            client_id: config.client_id.as_ref(),
-            clean_session,
-            keepalive: config.keepalive,
-            will: config.will.as_ref().map(|will| Will {
-                topic: will.topic.as_ref(),
-                message: will.payload.as_ref(),
-                qos: will.qos,
-                retain: will.retain,
-            }),
-            user: config.user.as_ref().map(AsRef::as_ref),
-            password: config.password.as_ref().map(AsRef::as_ref),
-        }
-        .emit(out),
-        (Kind::Publish, _) => {}
+        (Kind::Publish | Kind::Connect, _) => {}
         (kind @ (Kind::Subscribe | Kind::Unsubscribe), Some(id)) => {
             let rest = &[];
             match session.filter(due.at) {

@@ -13,7 +13,8 @@ __attribute__((weak)) void rust_eh_personality(void) {
 
 static umqtt_settings_t settings(void) {
     return (umqtt_settings_t) {
-        .client_id = text("c"), .server = text("broker"), .port = 1883, .keepalive = 60, .version = 4,
+        .client_id = text("c"), .server = text("broker"), .user = text(""), .password = text(""),
+        .port = 1883, .keepalive = 60, .version = UMQTT_VERSION_V311,
     };
 }
 

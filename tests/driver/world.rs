@@ -102,18 +102,19 @@ fn client<S: TcpClientStack<Error: Copy>>(
         server: text(server),
         port,
         ipv6: setup.ipv6,
-        user: setup.login.map(|(user, _)| text(user)),
-        password: setup.login.map(|(_, password)| text(password)),
+        user: text(setup.login.map_or("", |(user, _)| user)),
+        password: text(setup.login.map_or("", |(_, password)| password)),
         keepalive: setup.keepalive,
         ping_max: 0,
         version: setup.version,
         reconnect: setup.reconnect,
-        will: setup.will,
     };
     let session = Session::new(Entries::new(room), Entries::new(room));
     let inbox = Queue::new(room);
     let buffer = |size| vec![0xEE; size].into_boxed_slice();
-    Client::new(config, session, inbox, buffer(setup.rx), buffer(setup.tx))
+    let mut client = Client::new(config, session, inbox, buffer(setup.rx), buffer(setup.tx));
+    client.will = setup.will;
+    client
 }
 
 /// A client for another network than ours.
