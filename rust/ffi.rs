@@ -38,18 +38,16 @@ use crate::{
 
 /// The C side's frame of one call.
 pub type Call = c_void;
-/// An object of the C side: a socket, or what keeps bytes alive.
+/// An object of the C side, such as a socket.
 pub type Object = c_void;
 
-/// Bytes that belong to the C side.
+/// Bytes that belong to the C side. That the engine holds on to `data` is what keeps them alive.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Bytes {
     /// Not NULL, also where there are none.
     data: *const u8,
     len: size_t,
-    /// What keeps the data alive.
-    owner: *mut Object,
 }
 
 impl AsRef<[u8]> for Bytes {

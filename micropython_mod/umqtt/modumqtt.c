@@ -251,13 +251,14 @@ static MP_NORETURN void raise_value(qstr name, const char *problem) {
     mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: %s"), name, problem);
 }
 
+// The engine may hold on to what this gives it: the data of a str or bytes object begins a block of the heap, which the
+// collector finds without the object, or lies outside of it.
 static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name) {
     if (!mp_obj_is_str_or_bytes(arg)) {
         raise_type(name, "str or bytes");
     }
     umqtt_bytes_t text;
     text.data = (const uint8_t *)mp_obj_str_get_data(arg, &text.len);
-    text.owner = MP_OBJ_TO_PTR(arg);
     if (text.len > MAX_TEXT) {
         raise_value(name, "longer than 65535 bytes");
     }
@@ -298,7 +299,6 @@ static umqtt_bytes_t copy_bytes(const void *data, size_t len) {
     mp_obj_t copy = mp_obj_new_bytes(data, len);
     umqtt_bytes_t bytes;
     bytes.data = (const uint8_t *)mp_obj_str_get_data(copy, &bytes.len);
-    bytes.owner = MP_OBJ_TO_PTR(copy);
     return bytes;
 }
 
@@ -313,7 +313,7 @@ static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
     }
     *fixed = mp_obj_is_str_or_bytes(arg);
     // An empty buffer may be nowhere.
-    return (umqtt_bytes_t) { buffer.len == 0 ? "" : buffer.buf, buffer.len, MP_OBJ_TO_PTR(arg) };
+    return (umqtt_bytes_t) { buffer.len == 0 ? "" : buffer.buf, buffer.len };
 }
 
 static mp_int_t int_arg(mp_obj_t arg, qstr name, mp_int_t min, mp_int_t max) {
@@ -519,8 +519,8 @@ static mp_obj_t mqttclient_set_last_will(size_t n_args, const mp_obj_t *pos_args
     umqtt_enter(&frame, core);
     umqtt_set_will(umqtt_engine(core), &frame, topic, msg, retain, qos);
     umqtt_leave(&frame);
-    umqtt_settle(topic.owner);
-    umqtt_settle(msg.owner);
+    umqtt_settle(topic.data);
+    umqtt_settle(msg.data);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_set_last_will_obj, 1, mqttclient_set_last_will);
@@ -624,8 +624,8 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
         umqtt_leave(&frame);
     }
     if (qos > 0) {
-        umqtt_settle(topic.owner);
-        umqtt_settle(msg.owner);
+        umqtt_settle(topic.data);
+        umqtt_settle(msg.data);
     }
     check_outcome(outcome, core);
     return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
@@ -647,7 +647,7 @@ static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_subscribe(umqtt_engine(core), &frame, filter, qos);
     umqtt_leave(&frame);
-    umqtt_settle(filter.owner);
+    umqtt_settle(filter.data);
     check_outcome(outcome, core);
     return mp_const_none;
 }
@@ -665,7 +665,7 @@ static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, 
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_unsubscribe(umqtt_engine(core), &frame, filter);
     umqtt_leave(&frame);
-    umqtt_settle(filter.owner);
+    umqtt_settle(filter.data);
     check_outcome(outcome, core);
     return mp_const_none;
 }

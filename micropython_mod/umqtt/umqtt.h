@@ -127,16 +127,14 @@ typedef struct umqtt_engine_t umqtt_engine_t;
 // The C side's frame of one call.
 typedef void umqtt_call_t;
 
-// An object of the C side: a socket, or what keeps bytes alive.
+// An object of the C side, such as a socket.
 typedef void umqtt_object_t;
 
-// Bytes that belong to the C side.
+// Bytes that belong to the C side. That the engine holds on to `data` is what keeps them alive.
 typedef struct umqtt_bytes_t {
   // Not NULL, also where there are none.
   const uint8_t *data;
   size_t len;
-  // What keeps the data alive.
-  umqtt_object_t *owner;
 } umqtt_bytes_t;
 
 // What a call came to.

@@ -81,7 +81,7 @@ static void *allocate(size_t size) {
 // Bytes with nothing behind them that could be read by mistake.
 static umqtt_bytes_t bytes(const char *data, size_t len) {
     uint8_t *copy = memcpy(allocate(len), data, len);
-    return (umqtt_bytes_t) { .data = copy, .len = len, .owner = copy };
+    return (umqtt_bytes_t) { .data = copy, .len = len };
 }
 
 static umqtt_bytes_t text(const char *data) {

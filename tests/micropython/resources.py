@@ -309,3 +309,69 @@ def a_small_heap_is_enough(t):
             link.send(broker.publish("in", str(n), qos=n % 3, id=n + 1))
         mp.expect(*[f"got b'in' b'{n}'" for n in range(200)])
         mp.finish()
+
+
+@scenario
+def texts_that_only_the_client_holds_are_kept(t):
+    # however they were made, they are in the next connection as they were in the first
+    b = t.broker()
+    mp = t.mp("""
+        import io
+        word = "0123456789abcdef"
+        def written():
+            f = io.BytesIO()
+            f.write(word)
+            return f.getvalue()
+        made = [lambda: word + "x", lambda: word[3:], lambda: "%s!" % word, lambda: word.encode(), lambda: bytes(40),
+            lambda: b"".join([b"a", word.encode()]), lambda: (word + ",y").split(",")[1], lambda: str(12345678901),
+            lambda: bytes(memoryview(word.encode())[5:]), lambda: bytearray(word.encode()), lambda: memoryview(bytearray(99))[1:],
+            lambda: word.upper().strip("0"), lambda: repr(word), written, lambda: (word * 50).replace("a", "")]
+        def begin():
+            c = MQTTClient("".join(["cli", "ent"]), HOST, PORT, "us" + "er"[:], ("pass" + "word").encode(), 0)
+            c.set_last_will("wi" + "ll" * 9, b"mess" + b"age" * 20, False, 1)
+            c.connect()
+            for i in range(4):
+                c.subscribe("topic/%d" % i)
+            for n, make in enumerate(made):
+                c.publish("/".join(["t", str(n)]), make(), False, 1 + n % 2, False)
+            return c
+        c = begin()
+        say("begun")
+        hear()
+        del made
+        c.close()
+        def scrub(depth):
+            return depth and scrub(depth - 1)
+        scrub(20)
+        for _ in range(3):
+            gc.collect()
+            junk = []
+            try:
+                while True:
+                    junk.append(b"\\xff" * (16 + len(junk) % 90))
+            except MemoryError:
+                junk = None
+        c.connect()
+        say("connected")
+        hear()
+        c.disconnect()
+    """, b)
+    fields = {"client_id": "client", "user": "user", "password": "password", "keepalive": 0,
+              "will": ("will" + "ll" * 8, b"message" + b"age" * 19, 1, False)}
+    link = b.welcome(**fields)
+    for i in range(4):
+        link.send(broker.suback(link.expect_subscribe(f"topic/{i}"), 0))
+    first = [link.packet() for _ in range(15)]
+    t.equal([broker.body(raw)[2:5 + (n > 9)] for n, raw in enumerate(first)], [b"t/%d" % n for n in range(15)], "topics")
+    mp.expect("begun")
+    mp.tell()
+    link.expect_end()
+    link = b.welcome(session=False, **fields)
+    mp.expect("connected", within=30)
+    again = [link.packet() for _ in range(19)]
+    published = [bytes([raw[0] & ~8]) + raw[1:] for raw in again if raw[0] >> 4 == broker.PUBLISH]
+    t.equal(published, first, "sent again")
+    subscribed = [broker.body(raw)[2:] for raw in again if raw[0] >> 4 == broker.SUBSCRIBE]
+    t.equal(sorted(subscribed), [b"\0\7topic/%d\0" % i for i in range(4)], "subscribed again")
+    mp.tell()
+    link.expect(broker.DISCONNECT)
