@@ -69,7 +69,8 @@ NEEDED = gcc libc6-dev python3 $(NEEDS) \
 	$(if $(filter test,$(MAKECMDGOALS)),openssl strace)
 
 # $(call start-over,DIRECTORY,ORIGIN): MicroPython's makefiles do not notice that another source tree or other
-# options came in, so a directory that was not built from ORIGIN is emptied.
+# options came in, or that a name (QSTR) is gone which frozen code takes for granted, so a directory that was not built
+# from ORIGIN is emptied.
 start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 	{ rm -rf $(1); mkdir -p $(1); echo "$(2)" >$(1)/.origin; }
 
@@ -77,7 +78,8 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 .PHONY: firmware port demo repl test size facts clean help mpy-cross tools
 
 firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
-	@$(call start-over,$(OUT),$(MPY_DIR) $(shell cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk | cksum))
+	@$(call start-over,$(OUT),$(MPY_DIR) $(shell (cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk; \
+	  grep -ho 'MP_QSTR_[A-Za-z_]*' micropython_mod/umqtt/*.[ch] | sort -u) | cksum))
 	+@$(MAKE) --no-print-directory port
 ifdef QEMU
 	@printf '#!/bin/sh\n# Runs the firmware, with its console on the standard input and output.\nexec %s "$$@"\n' \

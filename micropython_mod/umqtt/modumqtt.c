@@ -70,28 +70,30 @@ static const char *refused_text(int code) {
     return texts[code - 1];
 }
 
-// The errno that tells best what failed.
+// What an outcome is in words, with `detail` for a number, and the errno that tells it best; 0: `detail` is the errno.
+static const struct {
+    const char *text;
+    int16_t error;
+} failures[] = {
+    [UMQTT_WHAT_NOT_CONNECTED] = { "closed while connecting", MP_ENOTCONN },
+    [UMQTT_WHAT_TIMED_OUT] = { NULL, MP_ETIMEDOUT },
+    [UMQTT_WHAT_NO_MEMORY] = { NULL, MP_ENOMEM },
+    [UMQTT_WHAT_DNS] = { "name not resolved", 0 },
+    [UMQTT_WHAT_DIAL] = { " failed (errno %d)", 0 },
+    [UMQTT_WHAT_UNREACHABLE] = { " timed out", MP_ETIMEDOUT },
+    [UMQTT_WHAT_SILENT] = { "CONNACK did not come in time", MP_ETIMEDOUT },
+    [UMQTT_WHAT_IO] = { "connection failed (errno %d)", 0 },
+    [UMQTT_WHAT_CLOSED] = { "server closed the connection", MP_ECONNRESET },
+    [UMQTT_WHAT_STALLED] = { "server stopped reading in the middle of a packet", MP_ETIMEDOUT },
+    [UMQTT_WHAT_NO_PINGRESP] = { "server did not answer PINGREQ in time", MP_ETIMEDOUT },
+    [UMQTT_WHAT_MALFORMED] = { "server sent a malformed packet: ", MP_EPROTO },
+    [UMQTT_WHAT_UNEXPECTED] = { "server sent a packet that does not belong here: type %d", MP_EPROTO },
+    [UMQTT_WHAT_REFUSED] = { "connection refused: ", MP_ECONNRESET },
+};
+
 static int outcome_errno(umqtt_outcome_t outcome) {
-    switch (outcome.what) {
-        case UMQTT_WHAT_NOT_CONNECTED:
-            return MP_ENOTCONN;
-        case UMQTT_WHAT_TIMED_OUT:
-        case UMQTT_WHAT_UNREACHABLE:
-        case UMQTT_WHAT_SILENT:
-        case UMQTT_WHAT_STALLED:
-        case UMQTT_WHAT_NO_PINGRESP:
-            return MP_ETIMEDOUT;
-        case UMQTT_WHAT_NO_MEMORY:
-            return MP_ENOMEM;
-        case UMQTT_WHAT_CLOSED:
-        case UMQTT_WHAT_REFUSED:
-            return MP_ECONNRESET;
-        case UMQTT_WHAT_MALFORMED:
-        case UMQTT_WHAT_UNEXPECTED:
-            return MP_EPROTO;
-        default:
-            return outcome.detail;
-    }
+    int error = outcome.what < MP_ARRAY_SIZE(failures) ? failures[outcome.what].error : 0;
+    return error != 0 ? error : outcome.detail;
 }
 
 // What TLS failed with, in words: those of the TLS module, but where they are about certificates.
@@ -149,43 +151,15 @@ void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const
         print_tls_failure(print, link);
         return;
     }
-    switch (outcome.what) {
-        case UMQTT_WHAT_NOT_CONNECTED:
-            mp_print_str(print, "closed while connecting");
-            break;
-        case UMQTT_WHAT_DNS:
-            mp_print_str(print, "name not resolved");
-            break;
-        case UMQTT_WHAT_DIAL:
-            mp_printf(print, "%s failed (errno %d)", tls ? "TLS handshake" : "TCP connection", (int)outcome.detail);
-            break;
-        case UMQTT_WHAT_UNREACHABLE:
-            mp_printf(print, "%s timed out", tls ? "TLS handshake" : "TCP connection");
-            break;
-        case UMQTT_WHAT_SILENT:
-            mp_print_str(print, "CONNACK did not come in time");
-            break;
-        case UMQTT_WHAT_CLOSED:
-            mp_print_str(print, "server closed the connection");
-            break;
-        case UMQTT_WHAT_STALLED:
-            mp_print_str(print, "server stopped reading in the middle of a packet");
-            break;
-        case UMQTT_WHAT_NO_PINGRESP:
-            mp_print_str(print, "server did not answer PINGREQ in time");
-            break;
-        case UMQTT_WHAT_MALFORMED:
-            mp_printf(print, "server sent a malformed packet: %s", malformed_text(outcome.detail));
-            break;
-        case UMQTT_WHAT_UNEXPECTED:
-            mp_printf(print, "server sent a packet that does not belong here: type %d", (int)outcome.detail);
-            break;
-        case UMQTT_WHAT_REFUSED:
-            mp_printf(print, "connection refused: %s", refused_text(outcome.detail));
-            break;
-        default:
-            mp_printf(print, "connection failed (errno %d)", (int)outcome.detail);
-            break;
+    if (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_UNREACHABLE) {
+        mp_print_str(print, tls ? "TLS handshake" : "TCP connection");
+    }
+    const char *text = failures[outcome.what].text;
+    mp_printf(print, text != NULL ? text : failures[UMQTT_WHAT_IO].text, (int)outcome.detail);
+    if (outcome.what == UMQTT_WHAT_MALFORMED) {
+        mp_print_str(print, malformed_text(outcome.detail));
+    } else if (outcome.what == UMQTT_WHAT_REFUSED) {
+        mp_print_str(print, refused_text(outcome.detail));
     }
 }
 
@@ -336,6 +310,7 @@ static mp_obj_t callback_arg(mp_obj_t arg) {
     return arg;
 }
 
+#if UMQTT_TLS
 // The value of a key of ssl_params, str or bytes; None: absent, or empty.
 static mp_obj_t pem_arg(mp_obj_t params, qstr name) {
     mp_map_elem_t *elem = mp_map_lookup(mp_obj_dict_get_map(params), MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP);
@@ -358,11 +333,16 @@ static void check_ssl_params(mp_obj_t params) {
         raise_value(MP_QSTR_ssl_params, "ca, cadata, cert, key, server_hostname or cert_reqs expected");
     }
 }
+#endif
 
 // What `ssl` and `ssl_params` ask for.
 static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server) {
     umqtt_tls_t tls = { .hostname = mp_const_none, .cert = mp_const_none, .key = mp_const_none };
     mp_obj_t ca = mp_const_none;
+    if (params != mp_const_none && !mp_obj_is_type(params, &mp_type_dict) && !mp_obj_is_str_or_bytes(params)) {
+        raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
+    }
+    #if UMQTT_TLS
     enum { CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED };
     int cert_reqs = CERT_OPTIONAL;
     if (mp_obj_is_type(params, &mp_type_dict)) {
@@ -378,13 +358,14 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
         if (elem != NULL) {
             cert_reqs = int_arg(elem->value, MP_QSTR_cert_reqs, CERT_NONE, CERT_REQUIRED);
         }
-    } else if (mp_obj_is_str_or_bytes(params)) {
-        ca = text_arg(params, MP_QSTR_ssl_params).len == 0 ? mp_const_none : params;
     } else if (params != mp_const_none) {
-        raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
+        ca = text_arg(params, MP_QSTR_ssl_params).len == 0 ? mp_const_none : params;
     }
     mp_obj_t context[2];
     mp_load_method_maybe(ssl, MP_QSTR_wrap_socket, context);
+    #else
+    static const mp_obj_t context[] = { MP_OBJ_NULL };
+    #endif
     if (context[0] == MP_OBJ_NULL) {
         if (!mp_obj_is_bool(ssl) && !mp_obj_is_small_int(ssl) && ssl != mp_const_none) {
             raise_type(MP_QSTR_ssl, "bool or SSLContext");
@@ -393,7 +374,7 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
             return tls;
         }
     }
-
+    #if UMQTT_TLS
     umqtt_bytes_t hostname = server;
     if (tls.hostname != mp_const_none) {
         hostname = utf8_arg(tls.hostname, MP_QSTR_server_hostname);
@@ -423,9 +404,10 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
     }
     if (context[0] != MP_OBJ_NULL) {
         tls.context = ssl;
-    } else {
-        umqtt_tls_load(&tls, ca);
+        return tls;
     }
+    #endif
+    umqtt_tls_load(&tls, ca);
     return tls;
 }
 
