@@ -9,7 +9,7 @@ use core::{
     net::{IpAddr, SocketAddr},
 };
 
-use embedded_nal::{AddrType, Dns, TcpClientStack, nb};
+use embedded_nal::{Dns, TcpClientStack, nb};
 
 use crate::{
     client::{Appetite, Client, End, Fault, STALL, Status, Stop},
@@ -46,9 +46,10 @@ pub trait Port {
     /// Runs `work` with the network, but without the client: it may take its time.
     fn outside<T>(&self, work: impl FnOnce(&mut Self::Stack) -> T) -> T;
 
-    /// Looks a host name up. One that is not UTF-8 is none.
-    fn resolve(&self, host: &[u8], family: AddrType) -> nb::Result<IpAddr, NetError<Self>> {
-        let host = str::from_utf8(host).unwrap_or_default();
+    /// Looks the server's name up. One that is not UTF-8 is none.
+    fn resolve(&self) -> nb::Result<IpAddr, NetError<Self>> {
+        let (host, family) = self.with(|client, _| client.config.host());
+        let host = str::from_utf8(host.as_ref()).unwrap_or_default();
         self.outside(|stack| stack.get_host_by_name(host, family))
     }
 
@@ -309,16 +310,18 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
     }
 
     fn try_step<P: Port<Stack = S>>(&mut self, port: &P) -> CallResult<P, bool> {
-        let (server, tcp_port, family) = self.check(port)?;
+        let tcp_port = self.check(port)?;
         let address = match self.address {
             Some(address) => address,
-            None => match port.resolve(server.as_ref(), family) {
-                Ok(ip) => *self.address.insert(ip),
+            None => match port.resolve() {
+                Ok(ip) => {
+                    self.check(port)?;
+                    *self.address.insert(ip)
+                }
                 Err(nb::Error::WouldBlock) => return Ok(false),
                 Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
             },
         };
-        self.check(port)?;
         let socket = match &mut self.socket {
             Some(socket) => socket,
             none => none.insert(port.outside(|stack| stack.socket()).map_err(Fault::Dial)?),
@@ -344,8 +347,8 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
     }
 
     /// Is the attempt still wanted, and is there time left? From here on nothing is missed by
-    /// the wait that may follow.
-    fn check<P: Port<Stack = S>>(&self, port: &P) -> CallResult<P, (Bytes<P>, u16, AddrType)> {
+    /// the wait that may follow. The answer is the server's TCP port.
+    fn check<P: Port<Stack = S>>(&self, port: &P) -> CallResult<P, u16> {
         timed(port, |client, _| {
             client.will_wait();
             if client.epoch() != self.epoch {
@@ -353,7 +356,7 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
             } else if client.now().reached(self.deadline) {
                 Err(Fault::Unreachable.into())
             } else {
-                Ok(client.config.endpoint())
+                Ok(client.config.port)
             }
         })
     }

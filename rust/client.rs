@@ -63,14 +63,14 @@ pub struct Config<B> {
 }
 
 impl<B: Clone> Config<B> {
-    /// Whom to connect to: host, TCP port, and the family to ask the resolver for.
-    pub fn endpoint(&self) -> (B, u16, AddrType) {
+    /// Whom to ask the resolver for: a name, and the family of its address.
+    pub fn host(&self) -> (B, AddrType) {
         let family = if self.ipv6 {
             AddrType::IPv6
         } else {
             AddrType::IPv4
         };
-        (self.server.clone(), self.port, family)
+        (self.server.clone(), family)
     }
 }
 

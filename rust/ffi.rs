@@ -1,8 +1,8 @@
 //! The C ABI, and every `unsafe` of the crate: pointers become slices and references here.
 //!
 //! The C side gives memory for an engine, defines the functions `umqtt_port_...` for what the engine
-//! needs of its port, and gives with each call a pointer to a frame of its own, which comes back in
-//! those functions. None of them may raise (`longjmp`) through the engine.
+//! needs of its port, and gives with each call a pointer to a frame of its own, which names the
+//! engine and comes back in those functions. None of them may raise (`longjmp`) through the engine.
 //!
 //! What the C side promises, and all the `unsafe` here rests on:
 //! - an `umqtt_engine_t` lies in [`umqtt_size`] bytes, zeroed and aligned to 8, that stay where
@@ -16,6 +16,7 @@
 #![allow(clippy::not_unsafe_ptr_arg_deref)] // the promises above are about every pointer
 
 use core::{
+    cell::Cell,
     mem,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ptr::{self, NonNull},
@@ -36,8 +37,14 @@ use crate::{
     time::Time,
 };
 
-/// The C side's frame of one call.
-pub type Call = c_void;
+/// How the C side's frame of one call begins.
+#[repr(C)]
+pub struct Call {
+    /// The engine that it calls.
+    engine: Cell<*mut Engine>,
+}
+/// What [`umqtt_init`] makes.
+pub type Engine = c_void;
 /// An object of the C side, such as a socket.
 pub type Object = c_void;
 
@@ -108,8 +115,9 @@ unsafe extern "C" {
         timeout: i32,
     ) -> bool;
 
-    /// Resolves a name, blocking, and keeps the address in the call's frame. 0 or an error.
-    fn umqtt_port_resolve(call: *mut Call, host: Bytes, port: u16, ipv6: bool) -> i32;
+    /// Resolves the name of the server, blocking, and keeps the address in the call's frame. 0 or
+    /// an error.
+    fn umqtt_port_resolve(call: *mut Call) -> i32;
 
     /// Makes a socket for the address in the call's frame. NULL and an error, if it fails.
     fn umqtt_port_socket(call: *mut Call, error: *mut i32) -> *mut Object;
@@ -285,29 +293,24 @@ impl TcpError for Errno {
     }
 }
 
-/// One call of the C side: the port as it serves this call, and as an embedded-nal stack. A name
-/// and the socket's address stay on the C side.
-#[derive(Clone, Copy)]
-struct Context {
-    block: *mut Block,
-    call: *mut Call,
-}
+/// The network as the C side has it, for one call. A name and the socket's address stay there.
+struct Net(*mut Call);
 
 #[derive(Clone, Copy)]
 struct Socket(NonNull<Object>);
 
-impl TcpClientStack for Context {
+impl TcpClientStack for Net {
     type TcpSocket = Socket;
     type Error = Errno;
 
     fn socket(&mut self) -> Result<Socket, Errno> {
         let mut error = 0;
-        let socket = port!(umqtt_port_socket(self.call, &mut error));
+        let socket = port!(umqtt_port_socket(self.0, &mut error));
         NonNull::new(socket).map(Socket).ok_or(Errno(error as i16))
     }
 
     fn connect(&mut self, socket: &mut Socket, _: SocketAddr) -> nb::Result<(), Errno> {
-        match port!(umqtt_port_connect(self.call, socket.0.as_ptr())) {
+        match port!(umqtt_port_connect(self.0, socket.0.as_ptr())) {
             0 => Ok(()),
             error => Err(Errno(error as i16).or_would_block()),
         }
@@ -315,18 +318,13 @@ impl TcpClientStack for Context {
 
     fn send(&mut self, socket: &mut Socket, data: &[u8]) -> nb::Result<usize, Errno> {
         let (socket, len) = (socket.0.as_ptr(), data.len());
-        Errno::check(port!(umqtt_port_send(
-            self.call,
-            socket,
-            data.as_ptr(),
-            len
-        )))
+        Errno::check(port!(umqtt_port_send(self.0, socket, data.as_ptr(), len)))
     }
 
     fn receive(&mut self, socket: &mut Socket, data: &mut [u8]) -> nb::Result<usize, Errno> {
         let (socket, len) = (socket.0.as_ptr(), data.len());
         Errno::check(port!(umqtt_port_receive(
-            self.call,
+            self.0,
             socket,
             data.as_mut_ptr(),
             len,
@@ -334,20 +332,18 @@ impl TcpClientStack for Context {
     }
 
     fn close(&mut self, socket: Socket) -> Result<(), Errno> {
-        port!(umqtt_port_close(self.call, socket.0.as_ptr()));
+        port!(umqtt_port_close(self.0, socket.0.as_ptr()));
         Ok(())
     }
 }
 
-impl Dns for Context {
+impl Dns for Net {
     type Error = Errno;
 
-    /// The address stays on the C side, in the call's frame: what comes back says only that there
-    /// is one.
-    fn get_host_by_name(&mut self, _: &str, family: AddrType) -> nb::Result<IpAddr, Errno> {
-        let ipv6 = family == AddrType::IPv6;
-        let (host, tcp_port) = self.server();
-        match port!(umqtt_port_resolve(self.call, host, tcp_port, ipv6)) {
+    /// The C side knows the name, and keeps the address in the call's frame: what comes back says
+    /// only that there is one.
+    fn get_host_by_name(&mut self, _: &str, _: AddrType) -> nb::Result<IpAddr, Errno> {
+        match port!(umqtt_port_resolve(self.0)) {
             0 => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             error => Err(nb::Error::Other(Errno(error as i16))),
         }
@@ -560,23 +556,34 @@ impl Memory for Heap {
 }
 
 /// One client.
-pub struct Block {
-    client: Client<Context, Heap>,
+struct Block {
+    client: Client<Net, Heap>,
     receive_buffer: [u8; RX_BUFFER],
     transmit_buffer: [u8; TX_BUFFER],
 }
 
-impl Context {
-    fn server(&self) -> (Bytes, u16) {
-        // SAFETY: nothing changes these two after `umqtt_init`.
-        unsafe {
-            let config = &raw const (*self.block).client.config;
-            ((*config).server, (*config).port)
-        }
+/// One call of the C side: the port as it serves this call.
+#[repr(transparent)]
+struct Frame(Call);
+
+impl Frame {
+    fn of<'a>(call: *mut Call) -> &'a Frame {
+        // SAFETY: the C side's frame stays where it is during the call.
+        unsafe { &*call.cast() }
+    }
+
+    fn call(&self) -> *mut Call {
+        ptr::from_ref(&self.0).cast_mut()
+    }
+
+    fn client(&self) -> *mut Client<Net, Heap> {
+        let block: *mut Block = self.0.engine.get().cast();
+        // SAFETY: only a place is calculated.
+        unsafe { &raw mut (*block).client }
     }
 
     /// The end of [`Port::with`], which is in every call.
-    fn unlock(&self, client: &mut Client<Context, Heap>) {
+    fn unlock(&self, client: &mut Client<Net, Heap>) {
         let Signals {
             changed,
             alarm,
@@ -586,35 +593,39 @@ impl Context {
             .socket()
             .map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
         port!(umqtt_port_unlock(
-            self.call, changed, alarm, waiting, socket
+            self.call(),
+            changed,
+            alarm,
+            waiting,
+            socket
         ));
     }
 }
 
-impl Port for Context {
-    type Stack = Context;
+impl Port for Frame {
+    type Stack = Net;
     type Memory = Heap;
 
     fn now(&self) -> Time {
         Time(port!(umqtt_port_now()))
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Client<Context, Heap>, &mut Context) -> T) -> T {
-        port!(umqtt_port_lock(self.call));
+    fn with<T>(&self, work: impl FnOnce(&mut Client<Net, Heap>, &mut Net) -> T) -> T {
+        port!(umqtt_port_lock(self.call()));
         // SAFETY: the lock makes this the only reference.
-        let client = unsafe { &mut (*self.block).client };
-        let result = work(client, &mut { *self });
+        let client = unsafe { &mut *self.client() };
+        let result = work(client, &mut Net(self.call()));
         self.unlock(client);
         result
     }
 
-    fn outside<T>(&self, work: impl FnOnce(&mut Context) -> T) -> T {
-        work(&mut { *self })
+    fn outside<T>(&self, work: impl FnOnce(&mut Net) -> T) -> T {
+        work(&mut Net(self.call()))
     }
 
     /// The C side knows the name.
-    fn resolve(&self, _: &[u8], family: AddrType) -> nb::Result<IpAddr, Errno> {
-        self.outside(|net| net.get_host_by_name("", family))
+    fn resolve(&self) -> nb::Result<IpAddr, Errno> {
+        self.outside(|net| net.get_host_by_name("", AddrType::Either))
     }
 
     fn has_thread(&self) -> bool {
@@ -622,14 +633,14 @@ impl Port for Context {
     }
 
     fn report(&self, fault: Fault<Errno>) {
-        port!(umqtt_port_report(self.call, failed(fault.into())));
+        port!(umqtt_port_report(self.call(), failed(fault.into())));
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
         let socket = socket.map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
         let timeout = wait.until.since(self.now()) as i32;
         if port!(umqtt_port_wait(
-            self.call,
+            self.call(),
             socket,
             wait.readable,
             wait.writable,
@@ -651,10 +662,11 @@ pub extern "C" fn umqtt_size() -> size_t {
 /// made. The texts of `settings` are checked already (`umqtt_check_text`).
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_init(
-    engine: *mut Block,
+    engine: *mut Engine,
     owner: *mut Object,
     settings: *const Config<Bytes>,
 ) {
+    let block: *mut Block = engine.cast();
     let session = Session::new(HeapList::new(), HeapList::new());
     let nothing = ptr::null_mut();
     let inbox = Messages {
@@ -666,22 +678,17 @@ pub extern "C" fn umqtt_init(
     // nothing else; the buffers, which are larger than a thread's stack may be, are written where
     // they lie: they are zeroed.
     unsafe {
-        let receive = Buffer((&raw mut (*engine).receive_buffer).cast(), RX_BUFFER);
-        let transmit = Buffer((&raw mut (*engine).transmit_buffer).cast(), TX_BUFFER);
-        (&raw mut (*engine).client)
-            .write(Client::new(*settings, session, inbox, receive, transmit));
+        let receive = Buffer((&raw mut (*block).receive_buffer).cast(), RX_BUFFER);
+        let transmit = Buffer((&raw mut (*block).transmit_buffer).cast(), TX_BUFFER);
+        (&raw mut (*block).client).write(Client::new(*settings, session, inbox, receive, transmit));
     }
 }
 
-/// Whom the client connects to: `server` and `port` of the settings.
+/// What the client is made of; it stays as it is.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_server(engine: *mut Block, port: *mut u16) -> Bytes {
-    // SAFETY: nothing changes these two after `umqtt_init`.
-    unsafe {
-        let config = &raw const (*engine).client.config;
-        *port = (*config).port;
-        (*config).server
-    }
+pub extern "C" fn umqtt_settings(call: *mut Call) -> *const Config<Bytes> {
+    // SAFETY: only a place is calculated.
+    unsafe { &raw const (*Frame::of(call).client()).config }
 }
 
 /// Bytes of the receive buffer.
@@ -692,14 +699,8 @@ pub extern "C" fn umqtt_receive_buffer() -> i32 {
 
 /// Connects. `detail`: the number of an internal thread that has to be started, or -1.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_connect(engine: *mut Block, call: *mut Call, clean: bool) -> Outcome {
-    match calls::connect(
-        &Context {
-            block: engine,
-            call,
-        },
-        clean,
-    ) {
+pub extern "C" fn umqtt_connect(call: *mut Call, clean: bool) -> Outcome {
+    match calls::connect(Frame::of(call), clean) {
         Ok(thread) => Outcome {
             what: What::Done,
             detail: thread.map_or(-1, i32::from),
@@ -710,31 +711,20 @@ pub extern "C" fn umqtt_connect(engine: *mut Block, call: *mut Call, clean: bool
 
 /// The internal thread: returns when it has to end.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_run(engine: *mut Block, call: *mut Call, thread: u8) {
-    service::run(
-        &Context {
-            block: engine,
-            call,
-        },
-        thread,
-    );
+pub extern "C" fn umqtt_run(call: *mut Call, thread: u8) {
+    service::run(Frame::of(call), thread);
 }
 
 /// The internal thread could not be started, or has ended without being asked to.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_no_thread(engine: *mut Block, call: *mut Call, thread: u8) {
-    Context {
-        block: engine,
-        call,
-    }
-    .with(|client, _| client.quit(thread));
+pub extern "C" fn umqtt_no_thread(call: *mut Call, thread: u8) {
+    Frame::of(call).with(|client, _| client.quit(thread));
 }
 
 /// Publishes. `fixed`: the payload stays as it is; otherwise a QoS 0 message that is not off at
 /// once is not taken. `detail`: 1 done, 0 not yet, -1 no room.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_publish(
-    engine: *mut Block,
     call: *mut Call,
     topic: Bytes,
     payload: Bytes,
@@ -750,100 +740,67 @@ pub extern "C" fn umqtt_publish(
         qos,
         retain,
     };
-    let port = Context {
-        block: engine,
-        call,
-    };
-    outcome(calls::publish(&port, &message, wait, fixed))
+    let port = Frame::of(call);
+    outcome(calls::publish(port, &message, wait, fixed))
 }
 
 /// Subscribes. `detail` is 1.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_subscribe(
-    engine: *mut Block,
-    call: *mut Call,
-    filter: Bytes,
-    qos: u8,
-) -> Outcome {
+pub extern "C" fn umqtt_subscribe(call: *mut Call, filter: Bytes, qos: u8) -> Outcome {
     let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
-    let port = Context {
-        block: engine,
-        call,
-    };
-    outcome(calls::subscribe(&port, &filter, qos))
+    let port = Frame::of(call);
+    outcome(calls::subscribe(port, &filter, qos))
 }
 
 /// Unsubscribes. `detail` is 1.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_unsubscribe(engine: *mut Block, call: *mut Call, filter: Bytes) -> Outcome {
-    let port = Context {
-        block: engine,
-        call,
-    };
-    outcome(calls::unsubscribe(&port, &filter))
+pub extern "C" fn umqtt_unsubscribe(call: *mut Call, filter: Bytes) -> Outcome {
+    let port = Frame::of(call);
+    outcome(calls::unsubscribe(port, &filter))
 }
 
 /// Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
 /// then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or the client was
 /// disconnected.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_receive(engine: *mut Block, call: *mut Call, wait: bool) -> Outcome {
-    outcome(calls::receive(
-        &Context {
-            block: engine,
-            call,
-        },
-        wait,
-    ))
+pub extern "C" fn umqtt_receive(call: *mut Call, wait: bool) -> Outcome {
+    outcome(calls::receive(Frame::of(call), wait))
 }
 
 /// The message that is to be handled.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_first_message(engine: *mut Block) -> *mut Node {
+pub extern "C" fn umqtt_first_message(call: *mut Call) -> *mut Node {
     // SAFETY: only the thread that handles the message takes it away.
-    unsafe { (*engine).client.inbox.first }
+    unsafe { (*Frame::of(call).client()).inbox.first }
 }
 
 /// The message that `umqtt_receive` named has been handled.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_handled(engine: *mut Block, call: *mut Call) {
-    calls::handled(&Context {
-        block: engine,
-        call,
-    });
+pub extern "C" fn umqtt_handled(call: *mut Call) {
+    calls::handled(Frame::of(call));
 }
 
 /// Sends a PINGREQ. `detail` is 1.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_ping(engine: *mut Block, call: *mut Call) -> Outcome {
-    outcome(calls::ping(&Context {
-        block: engine,
-        call,
-    }))
+pub extern "C" fn umqtt_ping(call: *mut Call) -> Outcome {
+    outcome(calls::ping(Frame::of(call)))
 }
 
 /// Lets the socket go.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_close(engine: *mut Block, call: *mut Call) {
-    calls::close(&Context {
-        block: engine,
-        call,
-    });
+pub extern "C" fn umqtt_close(call: *mut Call) {
+    calls::close(Frame::of(call));
 }
 
 /// Disconnects and lets everything go.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_disconnect(engine: *mut Block, call: *mut Call) {
-    calls::disconnect(&Context {
-        block: engine,
-        call,
-    });
+pub extern "C" fn umqtt_disconnect(call: *mut Call) {
+    calls::disconnect(Frame::of(call));
 }
 
 /// Sets the last will of the next CONNECT.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_set_will(
-    engine: *mut Block,
     call: *mut Call,
     topic: Bytes,
     payload: Bytes,
@@ -857,22 +814,13 @@ pub extern "C" fn umqtt_set_will(
         qos,
         retain,
     };
-    Context {
-        block: engine,
-        call,
-    }
-    .with(|client, _| client.will = Some(will));
+    Frame::of(call).with(|client, _| client.will = Some(will));
 }
 
 /// State of the connection: 0 connected, 1 connecting, 2 closed by the server, -1 none.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_status(engine: *mut Block, call: *mut Call) -> i32 {
-    match (Context {
-        block: engine,
-        call,
-    })
-    .with(|client, _| client.status())
-    {
+pub extern "C" fn umqtt_status(call: *mut Call) -> i32 {
+    match (Frame::of(call)).with(|client, _| client.status()) {
         Status::Connected => 0,
         Status::Connecting => 1,
         Status::ServerClosed => 2,

@@ -176,13 +176,12 @@ MP_NORETURN void umqtt_raise_mqtt(int code, const char *words) {
 }
 
 // For connect().
-static MP_NORETURN void raise_mqtt(umqtt_outcome_t outcome, const umqtt_frame_t *frame) {
+static MP_NORETURN void raise_mqtt(umqtt_outcome_t outcome, umqtt_frame_t *frame) {
     vstr_t text;
     mp_print_t print;
     vstr_init_print(&text, 64, &print);
-    uint16_t port;
-    umqtt_bytes_t server = umqtt_server(umqtt_engine(frame->core), &port);
-    mp_printf(&print, "%.*s:%u: ", (int)server.len, (const char *)server.data, (unsigned)port);
+    const umqtt_settings_t *to = umqtt_settings(&frame->call);
+    mp_printf(&print, "%.*s:%u: ", (int)to->server.len, (const char *)to->server.data, (unsigned)to->port);
     umqtt_print_outcome(&print, outcome, frame->link);
     int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
         : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
@@ -499,7 +498,7 @@ static mp_obj_t mqttclient_set_last_will(size_t n_args, const mp_obj_t *pos_args
     umqtt_core_t *core = core_of(pos_args[0]);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_set_will(umqtt_engine(core), &frame, topic, msg, retain, qos);
+    umqtt_set_will(&frame.call, topic, msg, retain, qos);
     umqtt_leave(&frame);
     umqtt_settle(topic.data);
     umqtt_settle(msg.data);
@@ -516,7 +515,7 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     umqtt_core_t *core = core_of(pos_args[0]);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_connect(umqtt_engine(core), &frame, clean_session.u_bool);
+    umqtt_outcome_t outcome = umqtt_connect(&frame.call, clean_session.u_bool);
     umqtt_leave(&frame);
     if (outcome.what == UMQTT_WHAT_DONE && outcome.detail >= 0) {
         umqtt_start_thread(core, outcome.detail);
@@ -531,7 +530,7 @@ static mp_obj_t mqttclient_disconnect(mp_obj_t self_in) {
     umqtt_core_t *core = core_of(self_in);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_disconnect(umqtt_engine(core), &frame);
+    umqtt_disconnect(&frame.call);
     umqtt_leave(&frame);
     return mp_const_none;
 }
@@ -541,7 +540,7 @@ static mp_obj_t mqttclient_close(mp_obj_t self_in) {
     umqtt_core_t *core = core_of(self_in);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_close(umqtt_engine(core), &frame);
+    umqtt_close(&frame.call);
     umqtt_leave(&frame);
     return mp_const_none;
 }
@@ -560,7 +559,7 @@ static mp_obj_t mqttclient_ping(mp_obj_t self_in) {
     umqtt_core_t *core = core_of(self_in);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_ping(umqtt_engine(core), &frame);
+    umqtt_outcome_t outcome = umqtt_ping(&frame.call);
     umqtt_leave(&frame);
     check_outcome(outcome, core);
     return mp_const_none;
@@ -602,7 +601,7 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
         }
         umqtt_frame_t frame;
         umqtt_enter(&frame, core);
-        outcome = umqtt_publish(umqtt_engine(core), &frame, topic, msg, retain, qos, wait, fixed);
+        outcome = umqtt_publish(&frame.call, topic, msg, retain, qos, wait, fixed);
         umqtt_leave(&frame);
     }
     if (qos > 0) {
@@ -627,7 +626,7 @@ static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp
     umqtt_core_t *core = core_of(pos_args[0]);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_subscribe(umqtt_engine(core), &frame, filter, qos);
+    umqtt_outcome_t outcome = umqtt_subscribe(&frame.call, filter, qos);
     umqtt_leave(&frame);
     umqtt_settle(filter.data);
     check_outcome(outcome, core);
@@ -645,7 +644,7 @@ static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, 
     umqtt_core_t *core = core_of(pos_args[0]);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_unsubscribe(umqtt_engine(core), &frame, filter);
+    umqtt_outcome_t outcome = umqtt_unsubscribe(&frame.call, filter);
     umqtt_leave(&frame);
     umqtt_settle(filter.data);
     check_outcome(outcome, core);
@@ -676,17 +675,16 @@ static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
 
 // Receives and handles the next message; the answer is that of umqtt_receive().
 static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait) {
-    umqtt_engine_t *engine = umqtt_engine(frame->core);
     for (;;) {
-        umqtt_outcome_t outcome = umqtt_receive(engine, frame, wait);
+        umqtt_outcome_t outcome = umqtt_receive(&frame->call, wait);
         if (outcome.what == UMQTT_WHAT_SKIPPED) {
             umqtt_report_skipped(frame, outcome.detail);
             continue;
         }
         if (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0) {
-            umqtt_message_t *message = umqtt_first_message(engine);
+            umqtt_message_t *message = umqtt_first_message(&frame->call);
             deliver(frame, MP_OBJ_FROM_PTR(message->topic), MP_OBJ_FROM_PTR(message->payload));
-            umqtt_handled(engine, frame);
+            umqtt_handled(&frame->call);
         }
         return outcome;
     }
@@ -730,7 +728,7 @@ static mp_obj_t mqttclient_get_mqttsta(mp_obj_t self_in) {
     umqtt_core_t *core = core_of(self_in);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    int status = umqtt_status(umqtt_engine(core), &frame);
+    int status = umqtt_status(&frame.call);
     umqtt_leave(&frame);
     return MP_OBJ_NEW_SMALL_INT(status);
 }

@@ -64,7 +64,7 @@ ALIAS(__aeabi_memclr) void __aeabi_memclr8(void *to, size_t n);
 #endif
 
 static umqtt_frame_t *frame_of(umqtt_call_t *call) {
-    return call;
+    return (umqtt_frame_t *)call;
 }
 
 /******************************************************************************/
@@ -203,6 +203,7 @@ void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size) {
 }
 
 void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
+    frame->call.engine = core == NULL ? NULL : core->engine;
     frame->core = core;
     frame->exception = MP_OBJ_NULL;
     frame->address = MP_OBJ_NULL;
@@ -232,8 +233,8 @@ static void restore_guard(const umqtt_frame_t *frame) {
 
 void umqtt_leave(umqtt_frame_t *frame) {
     if (frame->registered) {
-        umqtt_port_lock(frame);
-        umqtt_port_unlock(frame, false, false, false, NULL);
+        umqtt_port_lock(&frame->call);
+        umqtt_port_unlock(&frame->call, false, false, false, NULL);
     }
     restore_guard(frame);
     umqtt_settle(frame->link);
@@ -463,20 +464,21 @@ static mp_obj_t *address_of(umqtt_frame_t *frame) {
     return MICROPY_PY_THREAD ? &frame->address : &frame->core->address;
 }
 
-int32_t umqtt_port_resolve(umqtt_call_t *call, umqtt_bytes_t host, uint16_t port, bool ipv6) {
+int32_t umqtt_port_resolve(umqtt_call_t *call) {
     umqtt_frame_t *frame = frame_of(call);
+    const umqtt_settings_t *to = umqtt_settings(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         mp_obj_t module = umqtt_socket_module();
         mp_obj_t args[] = {
-            mp_obj_new_str((const char *)host.data, host.len),
-            MP_OBJ_NEW_SMALL_INT(port),
-            mp_load_attr(module, ipv6 ? MP_QSTR_AF_INET6 : MP_QSTR_AF_INET),
+            mp_obj_new_str((const char *)to->server.data, to->server.len),
+            MP_OBJ_NEW_SMALL_INT(to->port),
+            mp_load_attr(module, to->ipv6 ? MP_QSTR_AF_INET6 : MP_QSTR_AF_INET),
             mp_load_attr(module, MP_QSTR_SOCK_STREAM),
         };
         mp_obj_t getaddrinfo = mp_load_attr(module, MP_QSTR_getaddrinfo);
         // A resolver that hangs has to be left with Ctrl-C. An address needs none.
-        if (!umqtt_is_address(host)) {
+        if (!umqtt_is_address(to->server)) {
             umqtt_allow_interrupt(frame);
         }
         mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
@@ -526,7 +528,7 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
         case MP_EBADF: {
             // lwIP has let go of an attempt that failed; a read still tells why.
             uint8_t byte;
-            ptrdiff_t n = umqtt_port_receive(frame, link, &byte, sizeof(byte));
+            ptrdiff_t n = umqtt_port_receive(&frame->call, link, &byte, sizeof(byte));
             error = n < 0 ? -n : MP_EBADF;
         }
         #endif
@@ -768,7 +770,7 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t
     #if UMQTT_LINUX
     core->event = -1;
     #endif
-    umqtt_init(umqtt_engine(core), core, settings);
+    umqtt_init(core->engine, core, settings);
     return core;
 }
 
@@ -782,7 +784,7 @@ static void finish(umqtt_core_t *core) {
     #endif
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_close(umqtt_engine(core), &frame);
+    umqtt_close(&frame.call);
     frame.exception = MP_OBJ_NULL;
     umqtt_leave(&frame);
     #if MICROPY_PY_THREAD
@@ -829,10 +831,10 @@ static mp_obj_t run_thread(mp_obj_t core_in, mp_obj_t thread) {
     #if !UMQTT_LINUX
     frame.tick = IDLE_TICK_MS;
     #endif
-    umqtt_run(umqtt_engine(core), &frame, MP_OBJ_SMALL_INT_VALUE(thread));
-    umqtt_port_lock(&frame);
+    umqtt_run(&frame.call, MP_OBJ_SMALL_INT_VALUE(thread));
+    umqtt_port_lock(&frame.call);
     bool last = --core->threads == 0 && core->dropped;
-    umqtt_port_unlock(&frame, false, false, false, NULL);
+    umqtt_port_unlock(&frame.call, false, false, false, NULL);
     if (last) {
         finish(core);
     }
@@ -843,9 +845,9 @@ static MP_DEFINE_CONST_FUN_OBJ_2(run_thread_obj, run_thread);
 static void count_thread(umqtt_core_t *core, int n) {
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_port_lock(&frame);
+    umqtt_port_lock(&frame.call);
     core->threads += n;
-    umqtt_port_unlock(&frame, false, false, false, NULL);
+    umqtt_port_unlock(&frame.call, false, false, false, NULL);
     umqtt_leave(&frame);
 }
 
@@ -881,8 +883,8 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
         count_thread(core, -1);
         umqtt_frame_t frame;
         umqtt_enter(&frame, core);
-        umqtt_no_thread(umqtt_engine(core), &frame, thread);
-        umqtt_close(umqtt_engine(core), &frame);
+        umqtt_no_thread(&frame.call, thread);
+        umqtt_close(&frame.call);
         umqtt_leave(&frame);
         nlr_raise(MP_OBJ_FROM_PTR(nlr.ret_val));
     }

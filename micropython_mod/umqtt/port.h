@@ -83,6 +83,7 @@ typedef struct _umqtt_core_t {
 
 // One call from Python, on the stack of its thread.
 typedef struct _umqtt_frame_t {
+    umqtt_call_t call;
     umqtt_core_t *core;
     // What has to be raised when the engine is out; MP_OBJ_NULL: nothing.
     mp_obj_t exception;
@@ -148,10 +149,6 @@ void umqtt_settle(const void *object);
 void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception);
 // Prints that a message was skipped.
 void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size);
-
-static inline umqtt_engine_t *umqtt_engine(umqtt_core_t *core) {
-    return (umqtt_engine_t *)core->engine;
-}
 
 // Something to tell the running thread by.
 static inline void *umqtt_this_thread(void) {

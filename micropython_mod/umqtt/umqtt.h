@@ -121,21 +121,17 @@ typedef enum umqtt_malformed umqtt_malformed;
 typedef uint8_t umqtt_malformed;
 #endif // __STDC_VERSION__ >= 202311L
 
-// One client.
-typedef struct umqtt_engine_t umqtt_engine_t;
+// What [`umqtt_init`] makes.
+typedef void umqtt_engine_t;
 
-// The C side's frame of one call.
-typedef void umqtt_call_t;
+// How the C side's frame of one call begins.
+typedef struct umqtt_call_t {
+  // The engine that it calls.
+  umqtt_engine_t *engine;
+} umqtt_call_t;
 
 // An object of the C side, such as a socket.
 typedef void umqtt_object_t;
-
-// Bytes that belong to the C side. That the engine holds on to `data` is what keeps them alive.
-typedef struct umqtt_bytes_t {
-  // Not NULL, also where there are none.
-  const uint8_t *data;
-  size_t len;
-} umqtt_bytes_t;
 
 // What a call came to.
 typedef struct umqtt_outcome_t {
@@ -160,6 +156,13 @@ typedef struct umqtt_message_t {
   uint8_t qos;
   bool whole;
 } umqtt_message_t;
+
+// Bytes that belong to the C side. That the engine holds on to `data` is what keeps them alive.
+typedef struct umqtt_bytes_t {
+  // Not NULL, also where there are none.
+  const uint8_t *data;
+  size_t len;
+} umqtt_bytes_t;
 
 // What the script chose.
 typedef struct umqtt_settings_t {
@@ -192,12 +195,12 @@ extern bool umqtt_port_has_threads(void);
 extern uint32_t umqtt_port_now(void);
 
 // Waits until no other thread has the engine.
-extern void umqtt_port_lock(umqtt_call_t *call);
+extern void umqtt_port_lock(struct umqtt_call_t *call);
 
 // Lets others have the engine. `changed`: the waits of other calls end; `alarm`: that of the
 // internal thread too. `waiting`: this call is going to wait with this socket (NULL: none),
 // and from now on nothing may be missed.
-extern void umqtt_port_unlock(umqtt_call_t *call,
+extern void umqtt_port_unlock(struct umqtt_call_t *call,
                               bool changed,
                               bool alarm,
                               bool waiting,
@@ -205,42 +208,40 @@ extern void umqtt_port_unlock(umqtt_call_t *call,
 
 // Waits for the socket to become readable or writable, at most `timeout` milliseconds; it may
 // end early. `socket` NULL: the one of the last unlock. `true`: the call is to be broken off.
-extern bool umqtt_port_wait(umqtt_call_t *call,
+extern bool umqtt_port_wait(struct umqtt_call_t *call,
                             umqtt_object_t *socket,
                             bool readable,
                             bool writable,
                             int32_t timeout);
 
-// Resolves a name, blocking, and keeps the address in the call's frame. 0 or an error.
-extern int32_t umqtt_port_resolve(umqtt_call_t *call,
-                                  struct umqtt_bytes_t host,
-                                  uint16_t port,
-                                  bool ipv6);
+// Resolves the name of the server, blocking, and keeps the address in the call's frame. 0 or
+// an error.
+extern int32_t umqtt_port_resolve(struct umqtt_call_t *call);
 
 // Makes a socket for the address in the call's frame. NULL and an error, if it fails.
-extern umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error);
+extern umqtt_object_t *umqtt_port_socket(struct umqtt_call_t *call, int32_t *error);
 
 // Begins to connect to the address in the call's frame, or looks how it is going. 0 when
 // connected, `EAGAIN` when under way, or an error.
-extern int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket);
+extern int32_t umqtt_port_connect(struct umqtt_call_t *call, umqtt_object_t *socket);
 
 // Sends. How many bytes, or an error (`EAGAIN`: none at this moment), negated.
-extern ptrdiff_t umqtt_port_send(umqtt_call_t *call,
+extern ptrdiff_t umqtt_port_send(struct umqtt_call_t *call,
                                  umqtt_object_t *socket,
                                  const uint8_t *data,
                                  size_t len);
 
 // Receives. How many bytes (0: the peer closed), or an error, negated.
-extern ptrdiff_t umqtt_port_receive(umqtt_call_t *call,
+extern ptrdiff_t umqtt_port_receive(struct umqtt_call_t *call,
                                     umqtt_object_t *socket,
                                     uint8_t *data,
                                     size_t len);
 
 // Closes a socket.
-extern void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket);
+extern void umqtt_port_close(struct umqtt_call_t *call, umqtt_object_t *socket);
 
 // Tells the script's error callback what ended the connection.
-extern void umqtt_port_report(umqtt_call_t *call, struct umqtt_outcome_t outcome);
+extern void umqtt_port_report(struct umqtt_call_t *call, struct umqtt_outcome_t outcome);
 
 // Makes a message with room for a topic and a payload, and stores it at `link`. NULL: there
 // is no memory, and nothing is stored.
@@ -261,29 +262,28 @@ size_t umqtt_size(void);
 
 // Makes an engine in zeroed memory of `umqtt_size` bytes. `owner` comes back when messages are
 // made. The texts of `settings` are checked already (`umqtt_check_text`).
-void umqtt_init(struct umqtt_engine_t *engine,
+void umqtt_init(umqtt_engine_t *engine,
                 umqtt_object_t *owner,
                 const struct umqtt_settings_t *settings);
 
-// Whom the client connects to: `server` and `port` of the settings.
-struct umqtt_bytes_t umqtt_server(struct umqtt_engine_t *engine, uint16_t *port);
+// What the client is made of; it stays as it is.
+const struct umqtt_settings_t *umqtt_settings(struct umqtt_call_t *call);
 
 // Bytes of the receive buffer.
 int32_t umqtt_receive_buffer(void);
 
 // Connects. `detail`: the number of an internal thread that has to be started, or -1.
-struct umqtt_outcome_t umqtt_connect(struct umqtt_engine_t *engine, umqtt_call_t *call, bool clean);
+struct umqtt_outcome_t umqtt_connect(struct umqtt_call_t *call, bool clean);
 
 // The internal thread: returns when it has to end.
-void umqtt_run(struct umqtt_engine_t *engine, umqtt_call_t *call, uint8_t thread);
+void umqtt_run(struct umqtt_call_t *call, uint8_t thread);
 
 // The internal thread could not be started, or has ended without being asked to.
-void umqtt_no_thread(struct umqtt_engine_t *engine, umqtt_call_t *call, uint8_t thread);
+void umqtt_no_thread(struct umqtt_call_t *call, uint8_t thread);
 
 // Publishes. `fixed`: the payload stays as it is; otherwise a QoS 0 message that is not off at
 // once is not taken. `detail`: 1 done, 0 not yet, -1 no room.
-struct umqtt_outcome_t umqtt_publish(struct umqtt_engine_t *engine,
-                                     umqtt_call_t *call,
+struct umqtt_outcome_t umqtt_publish(struct umqtt_call_t *call,
                                      struct umqtt_bytes_t topic,
                                      struct umqtt_bytes_t payload,
                                      bool retain,
@@ -292,46 +292,42 @@ struct umqtt_outcome_t umqtt_publish(struct umqtt_engine_t *engine,
                                      bool fixed);
 
 // Subscribes. `detail` is 1.
-struct umqtt_outcome_t umqtt_subscribe(struct umqtt_engine_t *engine,
-                                       umqtt_call_t *call,
+struct umqtt_outcome_t umqtt_subscribe(struct umqtt_call_t *call,
                                        struct umqtt_bytes_t filter,
                                        uint8_t qos);
 
 // Unsubscribes. `detail` is 1.
-struct umqtt_outcome_t umqtt_unsubscribe(struct umqtt_engine_t *engine,
-                                         umqtt_call_t *call,
-                                         struct umqtt_bytes_t filter);
+struct umqtt_outcome_t umqtt_unsubscribe(struct umqtt_call_t *call, struct umqtt_bytes_t filter);
 
 // Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
 // then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or the client was
 // disconnected.
-struct umqtt_outcome_t umqtt_receive(struct umqtt_engine_t *engine, umqtt_call_t *call, bool wait);
+struct umqtt_outcome_t umqtt_receive(struct umqtt_call_t *call, bool wait);
 
 // The message that is to be handled.
-struct umqtt_message_t *umqtt_first_message(struct umqtt_engine_t *engine);
+struct umqtt_message_t *umqtt_first_message(struct umqtt_call_t *call);
 
 // The message that `umqtt_receive` named has been handled.
-void umqtt_handled(struct umqtt_engine_t *engine, umqtt_call_t *call);
+void umqtt_handled(struct umqtt_call_t *call);
 
 // Sends a PINGREQ. `detail` is 1.
-struct umqtt_outcome_t umqtt_ping(struct umqtt_engine_t *engine, umqtt_call_t *call);
+struct umqtt_outcome_t umqtt_ping(struct umqtt_call_t *call);
 
 // Lets the socket go.
-void umqtt_close(struct umqtt_engine_t *engine, umqtt_call_t *call);
+void umqtt_close(struct umqtt_call_t *call);
 
 // Disconnects and lets everything go.
-void umqtt_disconnect(struct umqtt_engine_t *engine, umqtt_call_t *call);
+void umqtt_disconnect(struct umqtt_call_t *call);
 
 // Sets the last will of the next CONNECT.
-void umqtt_set_will(struct umqtt_engine_t *engine,
-                    umqtt_call_t *call,
+void umqtt_set_will(struct umqtt_call_t *call,
                     struct umqtt_bytes_t topic,
                     struct umqtt_bytes_t payload,
                     bool retain,
                     uint8_t qos);
 
 // State of the connection: 0 connected, 1 connecting, 2 closed by the server, -1 none.
-int32_t umqtt_status(struct umqtt_engine_t *engine, umqtt_call_t *call);
+int32_t umqtt_status(struct umqtt_call_t *call);
 
 // Is this a text as MQTT wants it: UTF-8 without U+0000 (section 1.5.3)?
 bool umqtt_check_text(struct umqtt_bytes_t text);

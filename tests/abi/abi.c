@@ -25,7 +25,7 @@ static void begin_with(umqtt_settings_t with) {
     world.engine = allocate(umqtt_size());
     CHECK((uintptr_t)world.engine % 8 == 0);
     umqtt_init(world.engine, &world, &with);
-    CHECK(umqtt_status(world.engine, CALL) == -1);
+    CHECK(umqtt_status(CALL) == -1);
 }
 
 static void begin(void) {
@@ -38,21 +38,21 @@ static void begin(void) {
 static int connects(void) {
     EXPECTS_CONNECT();
     SENDS("\x20\2\0\0");
-    umqtt_outcome_t outcome = umqtt_connect(world.engine, CALL, false);
+    umqtt_outcome_t outcome = umqtt_connect(CALL, false);
     CHECK(outcome.what == UMQTT_WHAT_DONE && front() == NULL);
-    CHECK(umqtt_status(world.engine, CALL) == 0);
+    CHECK(umqtt_status(CALL) == 0);
     return outcome.detail;
 }
 
 // All is let go.
 static void end(void) {
     CHECK(front() == NULL);
-    if (umqtt_status(world.engine, CALL) == 0) {
+    if (umqtt_status(CALL) == 0) {
         EXPECTS("\xE0\0");
     }
-    umqtt_disconnect(world.engine, CALL);
+    umqtt_disconnect(CALL);
     CHECK(front() == NULL);
-    CHECK(umqtt_status(world.engine, CALL) == -1);
+    CHECK(umqtt_status(CALL) == -1);
     CHECK(world.sockets == 0 && world.messages == 0 && world.lock == NULL);
     while (world.garbage != NULL) {
         garbage_t *block = world.garbage;
@@ -63,15 +63,15 @@ static void end(void) {
 }
 
 static umqtt_outcome_t publish(int qos, const char *payload, bool wait) {
-    return umqtt_publish(world.engine, CALL, text("t"), text(payload), false, qos, wait, true);
+    return umqtt_publish(CALL, text("t"), text(payload), false, qos, wait, true);
 }
 
 static umqtt_outcome_t subscribe(const char *filter, int qos) {
-    return umqtt_subscribe(world.engine, CALL, text(filter), qos);
+    return umqtt_subscribe(CALL, text(filter), qos);
 }
 
 static umqtt_outcome_t receive(bool wait) {
-    return umqtt_receive(world.engine, CALL, wait);
+    return umqtt_receive(CALL, wait);
 }
 
 static bool is(umqtt_outcome_t outcome, umqtt_what what, int32_t detail) {
@@ -89,7 +89,7 @@ static bool done(umqtt_outcome_t outcome, int32_t detail) {
 static void receives(const char *topic, const char *payload, size_t len) {
     size_t size = strlen(topic) + len + 64;
     CHECK(done(receive(true), size));
-    umqtt_message_t *message = umqtt_first_message(world.engine);
+    umqtt_message_t *message = umqtt_first_message(CALL);
     CHECK(message->whole && message->size == size);
     CHECK(message->topic_len == strlen(topic) && memcmp(message->topic_data, topic, message->topic_len) == 0);
     CHECK(message->payload_len == len && memcmp(message->payload_data, payload, len) == 0);
@@ -104,7 +104,7 @@ static void settles(void) {
 }
 
 static void handled(void) {
-    umqtt_handled(world.engine, CALL);
+    umqtt_handled(CALL);
 }
 
 /******************************************************************************/
@@ -115,13 +115,11 @@ static void test_checks(void) {
     CHECK(!umqtt_check_text(bytes("\0", 1)) && !umqtt_check_text(text("\xC3")));
     CHECK(umqtt_check_topic(text("a/b")) && !umqtt_check_topic(text("a/#")) && !umqtt_check_topic(text("")));
     CHECK(umqtt_check_filter(text("a/+/#")) && !umqtt_check_filter(text("a#")) && !umqtt_check_filter(text("")));
-    CHECK(umqtt_check_text((umqtt_bytes_t) { 0 }));
     CHECK(umqtt_receive_buffer() >= 64);
     CHECK(umqtt_size() > (size_t)umqtt_receive_buffer());
     begin();
-    uint16_t tcp_port = 0;
-    umqtt_bytes_t server = umqtt_server(world.engine, &tcp_port);
-    CHECK(server.len == 6 && memcmp(server.data, "broker", 6) == 0 && tcp_port == 1883);
+    const umqtt_settings_t *got = umqtt_settings(CALL);
+    CHECK(got->server.len == 6 && memcmp(got->server.data, "broker", 6) == 0 && got->port == 1883);
     end();
 }
 
@@ -136,24 +134,24 @@ static void test_connect(void) {
     all.user = text("me");
     all.password = bytes("\0\xFF", 2);
     begin_with(all);
-    umqtt_set_will(world.engine, CALL, text("w"), text("bye"), true, 2);
+    umqtt_set_will(CALL, text("w"), text("bye"), true, 2);
     world.write_limit = 1;
     EXPECTS("\x10\x1F\0\6MQIsdp\3\xF6\x12\x34\0\1c\0\1w\0\3bye\0\2me\0\2\0\xFF");
     SENDS("\x20\2\0\0");
-    umqtt_outcome_t outcome = umqtt_connect(world.engine, CALL, true);
+    umqtt_outcome_t outcome = umqtt_connect(CALL, true);
     CHECK(outcome.what == UMQTT_WHAT_DONE && outcome.detail >= 0);
     // While connected: closes first. The internal thread is wanted once.
     EXPECTS("\x10\x1F\0\6MQIsdp\3\xF4\x12\x34\0\1c\0\1w\0\3bye\0\2me\0\2\0\xFF");
     SENDS("\x20\2\0\0");
-    CHECK(done(umqtt_connect(world.engine, CALL, false), -1));
+    CHECK(done(umqtt_connect(CALL, false), -1));
     CHECK(world.sockets == 1);
     end();
 }
 
 static umqtt_outcome_t connect_fails(void) {
-    umqtt_outcome_t outcome = umqtt_connect(world.engine, CALL, false);
+    umqtt_outcome_t outcome = umqtt_connect(CALL, false);
     CHECK(front() == NULL && world.sockets == 0);
-    CHECK(umqtt_status(world.engine, CALL) == -1);
+    CHECK(umqtt_status(CALL) == -1);
     return outcome;
 }
 
@@ -210,16 +208,16 @@ static void test_publish(void) {
     CHECK(done(publish(2, "", true), 1));
     EXPECTS("\x33\6\0\1t\0\3x");
     SENDS("\x40\2\0\3");
-    CHECK(done(umqtt_publish(world.engine, CALL, text("t"), text("x"), true, 1, true, true), 1));
+    CHECK(done(umqtt_publish(CALL, text("t"), text("x"), true, 1, true, true), 1));
     // A payload larger than the buffers goes from where it lies, in pieces.
     static char packet[20000 + 7] = "\x30\xA3\x9C\1\0\1t";
     memset(packet + 7, 'p', 20000);
     step(EXPECT, packet, sizeof(packet));
     world.write_limit = 1000;
-    CHECK(done(umqtt_publish(world.engine, CALL, text("t"), bytes(packet + 7, 20000), false, 0, true, true), 1));
+    CHECK(done(umqtt_publish(CALL, text("t"), bytes(packet + 7, 20000), false, 0, true, true), 1));
     CHECK(front() == NULL);
     umqtt_bytes_t large = bytes(packet, sizeof(packet));
-    CHECK(is(umqtt_publish(world.engine, CALL, text("t"), large, false, 0, true, false), UMQTT_WHAT_BUSY, 0));
+    CHECK(is(umqtt_publish(CALL, text("t"), large, false, 0, true, false), UMQTT_WHAT_BUSY, 0));
     // A window's worth at once, and no more.
     static const char small[] = "\x32\6\0\1t\0\4x\x32\6\0\1t\0\5x\x32\6\0\1t\0\6x\x32\6\0\1t\0\7x\x32\6\0\1t\0\x08x";
     step(EXPECT, small, sizeof(small) - 1);
@@ -234,8 +232,8 @@ static void test_publish(void) {
     }
     CHECK(done(publish(1, "x", false), -1) && taken >= 16);
     CHECK(is(publish(0, "x", true), UMQTT_WHAT_TIMED_OUT, 0));
-    umqtt_close(world.engine, CALL);
-    CHECK(umqtt_status(world.engine, CALL) == -1);
+    umqtt_close(CALL);
+    CHECK(umqtt_status(CALL) == -1);
     end();
 }
 
@@ -248,7 +246,7 @@ static void test_stalled(void) {
     uint32_t start = world.now;
     CHECK(is(publish(0, "x", true), UMQTT_WHAT_STALLED, 0));
     CHECK(world.now - start == 5000);
-    CHECK(umqtt_status(world.engine, CALL) == -1 && world.sockets == 0);
+    CHECK(umqtt_status(CALL) == -1 && world.sockets == 0);
     end();
 }
 
@@ -259,11 +257,11 @@ static void test_receive(void) {
     CHECK(done(receive(false), 0));
     SENDS("\x30\5\0\2abc");
     receives("ab", "c", 1);
-    CHECK(umqtt_first_message(world.engine)->qos == 0 && umqtt_first_message(world.engine)->id == 0);
+    CHECK(umqtt_first_message(CALL)->qos == 0 && umqtt_first_message(CALL)->id == 0);
     handled();
     SENDS("\x32\6\0\1t\1\2x");
     receives("t", "x", 1);
-    CHECK(umqtt_first_message(world.engine)->qos == 1 && umqtt_first_message(world.engine)->id == 0x0102);
+    CHECK(umqtt_first_message(CALL)->qos == 1 && umqtt_first_message(CALL)->id == 0x0102);
     EXPECTS("\x40\2\1\2");
     handled();
     // Twice, but only once to the script.
@@ -304,8 +302,8 @@ static void test_receive(void) {
     CHECK(done(receive(false), 0));
     world.first = world.last = 0;
     EXPECTS("\xE0\0");
-    umqtt_disconnect(world.engine, CALL);
-    CHECK(world.messages == 1 && memcmp(umqtt_first_message(world.engine)->payload_data, "3", 1) == 0);
+    umqtt_disconnect(CALL);
+    CHECK(world.messages == 1 && memcmp(umqtt_first_message(CALL)->payload_data, "3", 1) == 0);
     handled();
     CHECK(world.messages == 0);
     end();
@@ -323,7 +321,7 @@ static void test_subscribe(void) {
     CHECK(is(subscribe("b", 0), UMQTT_WHAT_SUBSCRIPTION_REFUSED, 0));
     EXPECTS("\xA2\5\0\3\0\1a");
     SENDS("\xB0\2\0\3");
-    CHECK(done(umqtt_unsubscribe(world.engine, CALL, text("a")), 1));
+    CHECK(done(umqtt_unsubscribe(CALL, text("a")), 1));
     EXPECTS("\x82\6\0\4\0\1c\1");
     CHECK(is(subscribe("c", 1), UMQTT_WHAT_TIMED_OUT, 0));
     // More than the first block of the list holds; all are asked for again.
@@ -344,7 +342,7 @@ static void test_subscribe(void) {
     EXPECTS_CONNECT();
     SENDS("\x20\2\0\0");
     EXPECTS("\x82\6\0\x09\0\1c\1\x82\6\0\x0A\0\1d\0\x82\6\0\x0B\0\1e\0\x82\6\0\x0C\0\1f\0\x82\6\0\x0D\0\1g\0");
-    CHECK(umqtt_connect(world.engine, CALL, false).what == UMQTT_WHAT_DONE);
+    CHECK(umqtt_connect(CALL, false).what == UMQTT_WHAT_DONE);
     CHECK(done(receive(false), 0));
     end();
 }
@@ -367,12 +365,12 @@ static void test_faults(void) {
         connects();
         step(SEND, faults[i].data, faults[i].len);
         CHECK(is(receive(true), faults[i].what, faults[i].detail));
-        CHECK(umqtt_status(world.engine, CALL) == -1 && world.sockets == 0 && world.messages == 0);
+        CHECK(umqtt_status(CALL) == -1 && world.sockets == 0 && world.messages == 0);
     }
     connects();
     step(FIN, NULL, 0);
     CHECK(is(receive(true), UMQTT_WHAT_CLOSED, 0));
-    CHECK(umqtt_status(world.engine, CALL) == 2 && world.sockets == 0);
+    CHECK(umqtt_status(CALL) == 2 && world.sockets == 0);
     // In the middle of a message.
     connects();
     SENDS("\x32\x20\0\1t\0\1half");
@@ -384,11 +382,11 @@ static void test_faults(void) {
 
 static void test_ping(void) {
     begin();
-    CHECK(is(umqtt_ping(world.engine, CALL), UMQTT_WHAT_NOT_CONNECTED, 0));
+    CHECK(is(umqtt_ping(CALL), UMQTT_WHAT_NOT_CONNECTED, 0));
     connects();
     EXPECTS("\xC0\0");
     SENDS("\xD0\0");
-    CHECK(done(umqtt_ping(world.engine, CALL), 1));
+    CHECK(done(umqtt_ping(CALL), 1));
     settles();
     end();
 }
@@ -404,7 +402,7 @@ static void test_no_memory(void) {
     handled();
     world.no_memory = true;
     CHECK(is(subscribe("a", 0), UMQTT_WHAT_NO_MEMORY, 0));
-    CHECK(is(umqtt_unsubscribe(world.engine, CALL, text("a")), UMQTT_WHAT_NO_MEMORY, 0));
+    CHECK(is(umqtt_unsubscribe(CALL, text("a")), UMQTT_WHAT_NO_MEMORY, 0));
     // There is no memory for the identifier of a QoS 2 message.
     SENDS("\x34\6\0\1t\0\6x");
     EXPECTS("\x50\2\0\6");
@@ -426,14 +424,14 @@ static void test_interrupted(void) {
     world.interrupt = true;
     EXPECTS("\x32\6\0\1t\0\1x");
     CHECK(is(publish(1, "x", true), UMQTT_WHAT_INTERRUPTED, 0));
-    CHECK(umqtt_status(world.engine, CALL) == 0);
-    umqtt_close(world.engine, CALL);
+    CHECK(umqtt_status(CALL) == 0);
+    umqtt_close(CALL);
     // It is in flight.
     EXPECTS_CONNECT();
     SENDS("\x20\2\1\0");
     EXPECTS("\x3A\6\0\1t\0\1x");
     SENDS("\x40\2\0\1");
-    CHECK(done(umqtt_connect(world.engine, CALL, false), -1));
+    CHECK(done(umqtt_connect(CALL, false), -1));
     CHECK(done(receive(false), 0));
     end();
 }
@@ -452,7 +450,7 @@ static bool killed(void (*body)(void)) {
 }
 
 static void connect_waits(void) {
-    umqtt_connect(world.engine, CALL, false);
+    umqtt_connect(CALL, false);
 }
 
 static void receive_waits(void) {
@@ -468,7 +466,7 @@ static void subscribe_waits(void) {
 }
 
 static void unsubscribe_waits(void) {
-    umqtt_unsubscribe(world.engine, CALL, text("a"));
+    umqtt_unsubscribe(CALL, text("a"));
 }
 
 static void test_killed(void) {
@@ -495,26 +493,26 @@ static void test_killed(void) {
     SENDS("\x90\3\0\5\0");
     CHECK(done(subscribe("b", 0), 1));
     EXPECTS("\xE0\0");
-    umqtt_disconnect(world.engine, CALL);
-    CHECK(umqtt_status(world.engine, CALL) == -1 && world.sockets == 0);
+    umqtt_disconnect(CALL);
+    CHECK(umqtt_status(CALL) == -1 && world.sockets == 0);
     // Killed while it waits for CONNACK.
     EXPECTS_CONNECT();
     CHECK(killed(connect_waits));
-    CHECK(umqtt_status(world.engine, CALL) == 1);
+    CHECK(umqtt_status(CALL) == 1);
     CHECK(done(publish(0, "y", true), 0));
-    umqtt_disconnect(world.engine, CALL);
-    CHECK(umqtt_status(world.engine, CALL) == -1 && world.sockets == 0);
+    umqtt_disconnect(CALL);
+    CHECK(umqtt_status(CALL) == -1 && world.sockets == 0);
     connects();
     end();
 }
 
 static void disconnects(void) {
     EXPECTS("\xE0\0");
-    umqtt_disconnect(world.engine, CALL);
+    umqtt_disconnect(CALL);
 }
 
 static void disconnects_idle(void) {
-    umqtt_disconnect(world.engine, CALL);
+    umqtt_disconnect(CALL);
 }
 
 // The internal thread: keepalive, failures, reconnection.
@@ -526,15 +524,15 @@ static void test_thread(void) {
     EXPECTS("\xC0\0");
     SENDS("\xD0\0");
     world.on_wait = disconnects;
-    umqtt_run(world.engine, CALL, thread);
+    umqtt_run(CALL, thread);
     CHECK(world.now - start == 60000 && world.reports == 0);
     // That one has ended: another one is wanted.
     int other = connects();
     CHECK(other >= 0 && other != thread);
-    umqtt_run(world.engine, CALL, thread);
+    umqtt_run(CALL, thread);
     step(FIN, NULL, 0);
     world.on_wait = disconnects_idle;
-    umqtt_run(world.engine, CALL, other);
+    umqtt_run(CALL, other);
     CHECK(world.reports == 1 && is(world.reported, UMQTT_WHAT_CLOSED, 0));
     // No answer to a ping.
     thread = connects();
@@ -542,12 +540,12 @@ static void test_thread(void) {
     EXPECTS("\xC0\0");
     step(FULL, NULL, 0);
     world.on_wait = disconnects_idle;
-    umqtt_run(world.engine, CALL, thread);
+    umqtt_run(CALL, thread);
     CHECK(world.now - start == 70000);
     CHECK(world.reports == 2 && is(world.reported, UMQTT_WHAT_NO_PINGRESP, 0));
     // One that could not be started.
     thread = connects();
-    umqtt_no_thread(world.engine, CALL, thread);
+    umqtt_no_thread(CALL, thread);
     CHECK(connects() >= 0);
     end();
 
@@ -564,7 +562,7 @@ static void test_thread(void) {
     EXPECTS("\x3A\6\0\1t\0\1x");
     SENDS("\x40\2\0\1");
     world.on_wait = disconnects;
-    umqtt_run(world.engine, CALL, thread);
+    umqtt_run(CALL, thread);
     CHECK(world.now - start >= 750 && world.now - start <= 1250 && world.reports == 0);
     end();
 }
@@ -579,7 +577,7 @@ static void test_killed_and_thread(void) {
     SENDS("\xD0\0");
     step(FIN, NULL, 0);
     world.on_wait = disconnects_idle;
-    umqtt_run(world.engine, CALL, thread);
+    umqtt_run(CALL, thread);
     CHECK(world.reports == 1 && is(world.reported, UMQTT_WHAT_CLOSED, 0));
     CHECK(world.now - start <= 120000);
     end();
