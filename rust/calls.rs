@@ -48,7 +48,10 @@ pub trait Port {
 
     /// Looks the server's name up. One that is not UTF-8 is none.
     fn resolve(&self) -> nb::Result<IpAddr, NetError<Self>> {
-        let (host, family) = self.with(|client, _| client.config.host());
+        let (host, family) = self.with(|client, _| {
+            client.will_wait(); // for a resolver that does not block
+            client.config.host()
+        });
         let host = str::from_utf8(host.as_ref()).unwrap_or_default();
         self.outside(|stack| stack.get_host_by_name(host, family))
     }
