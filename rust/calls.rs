@@ -15,7 +15,7 @@ use crate::{
     client::{Appetite, Client, End, Fault, STALL, Status, Stop},
     memory::Memory,
     packet::{Kind, QoS},
-    service::{self, CONNECT_TIMEOUT, Duty},
+    service::{self, Duty},
     session::{Answer, Message},
     time::Time,
 };
@@ -162,7 +162,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
     loop {
         let mut service = match port.has_thread() {
             true => None,
-            false => Some(assist(port)?),
+            false => Some(assist(port, first)?),
         };
         let outcome = timed(port, |client, stack| {
             if mem::take(&mut reading) {
@@ -170,7 +170,10 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
             }
             let was_up = client.status() == Status::Connected;
             let (stop, deadline) = match step(client, stack, first) {
-                Step::Done(answer) => return Err(answer),
+                Step::Done(answer) => {
+                    client.leave();
+                    return Err(answer);
+                }
                 Step::Wait(stop, deadline) => (stop, deadline),
             };
             if was_up && client.status() != Status::Connected {
@@ -225,11 +228,16 @@ fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
 }
 
 /// Does, in a call, what the internal thread would do now: on a port without threads. The answer
-/// says when there is more to do.
-fn assist<P: Port>(port: &P) -> CallResult<P, Time> {
+/// says when there is more to do. `first`: the call has just begun.
+fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
     loop {
         let now = port.now();
-        let (leisure, dialer) = timed(port, |client, _| (client.leisure(), client.dialer.take()));
+        let (leisure, dialer) = timed(port, |client, _| {
+            if mem::take(&mut first) {
+                client.enter();
+            }
+            (client.leisure(), client.dialer.take())
+        });
         if !now.reached(leisure) {
             return Ok(leisure);
         }
@@ -242,7 +250,7 @@ fn assist<P: Port>(port: &P) -> CallResult<P, Time> {
                     port.report(fault);
                     continue;
                 }
-                Duty::Dial(epoch) => Dialer::new(epoch, now.after(CONNECT_TIMEOUT)),
+                Duty::Dial(epoch) => Dialer::new(epoch),
             },
         };
         match dialer.step(port) {
@@ -263,10 +271,8 @@ fn assist<P: Port>(port: &P) -> CallResult<P, Time> {
 /// # Errors
 /// What failed, or [`Error::NotConnected`] if another thread closed the client meanwhile.
 pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u8>> {
-    let deadline = port.now().after(CONNECT_TIMEOUT);
-    let epoch = port.with(|client, stack| client.dial(stack, clean_session));
-    let result =
-        dial(port, &mut Dialer::new(epoch, deadline)).and_then(|()| greet(port, epoch, deadline));
+    let epoch = timed(port, |client, stack| client.dial(stack, clean_session));
+    let result = dial(port, &mut Dialer::new(epoch)).and_then(|()| greet(port, epoch));
     timed(port, |client, stack| match result {
         Ok(_) if port.has_thread() => Ok(client.hire()),
         Ok(_) => Ok(None),
@@ -287,17 +293,15 @@ pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u
 pub struct Dialer<S: TcpClientStack> {
     /// The epoch of the client in which it began: in another one it is not wanted any more.
     epoch: u8,
-    deadline: Time,
     address: Option<IpAddr>,
     pub(crate) socket: Option<S::TcpSocket>,
 }
 
 impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>> Dialer<S> {
-    /// An attempt that ends at `deadline`.
-    pub fn new(epoch: u8, deadline: Time) -> Self {
+    /// An attempt in this epoch.
+    pub fn new(epoch: u8) -> Self {
         Dialer {
             epoch,
-            deadline,
             address: None,
             socket: None,
         }
@@ -313,15 +317,18 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
     }
 
     fn try_step<P: Port<Stack = S>>(&mut self, port: &P) -> CallResult<P, bool> {
-        let tcp_port = self.check(port)?;
+        let tcp_port = self.check(port, false)?;
         let address = match self.address {
             Some(address) => address,
             None => match port.resolve() {
                 Ok(ip) => {
-                    self.check(port)?;
+                    self.check(port, true)?;
                     *self.address.insert(ip)
                 }
-                Err(nb::Error::WouldBlock) => return Ok(false),
+                Err(nb::Error::WouldBlock) => {
+                    self.check(port, true)?;
+                    return Ok(false);
+                }
                 Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
             },
         };
@@ -333,7 +340,7 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
         match port.outside(|stack| stack.connect(socket, address)) {
             Ok(()) => {}
             Err(nb::Error::WouldBlock) => {
-                self.check(port)?;
+                self.check(port, true)?;
                 return Ok(false);
             }
             Err(nb::Error::Other(error)) => return Err(Fault::Dial(error).into()),
@@ -349,14 +356,14 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
         Ok(true)
     }
 
-    /// Is the attempt still wanted, and is there time left? From here on nothing is missed by
-    /// the wait that may follow. The answer is the server's TCP port.
-    fn check<P: Port<Stack = S>>(&self, port: &P) -> CallResult<P, u16> {
+    /// Is the attempt still wanted, and, if it has to go `on`, is there time left? From here on
+    /// nothing is missed by the wait that may follow. The answer is the server's TCP port.
+    fn check<P: Port<Stack = S>>(&self, port: &P, on: bool) -> CallResult<P, u16> {
         timed(port, |client, _| {
             client.will_wait();
             if client.epoch() != self.epoch {
                 Err(Error::NotConnected)
-            } else if client.now().reached(self.deadline) {
+            } else if on && client.now().reached(client.connect_deadline()) {
                 Err(Fault::Unreachable.into())
             } else {
                 Ok(client.config.port)
@@ -376,14 +383,17 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
 pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResult<P, ()> {
     while !dialer.step(port)? {
         let connecting = dialer.socket.as_ref();
-        let until = match connecting {
-            Some(_) => dialer.deadline,
-            None => dialer.deadline.min(port.now().after(DNS_TICK)),
-        };
+        let deadline = port.with(|client, _| {
+            client.will_wait();
+            client.connect_deadline()
+        });
         let wait = Wait {
             readable: false,
             writable: connecting.is_some(),
-            until,
+            until: match connecting {
+                Some(_) => deadline,
+                None => port.now().after(DNS_TICK),
+            },
         };
         if let Err(interrupted) = port.wait(connecting, wait) {
             dialer.give_up(port);
@@ -394,20 +404,22 @@ pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResu
 }
 
 /// CONNECT and CONNACK.
-fn greet<P: Port>(port: &P, epoch: u8, deadline: Time) -> CallResult<P, Reply> {
+fn greet<P: Port>(port: &P, epoch: u8) -> CallResult<P, Reply> {
     repeat(port, &mut |client, stack, first| {
         if client.epoch() != epoch {
             return Step::Done(Err(Error::NotConnected));
         }
         let stop = client.pump(stack, Appetite::Nothing, !first);
-        match client.status() {
-            Status::Connected => Step::Done(Ok(Reply::Done)),
-            Status::Connecting if client.now().reached(deadline) => {
-                Step::Done(Err(Fault::Silent.into()))
-            }
-            Status::Connecting => Step::Wait(stop, deadline),
-            _ => Step::Done(Err(lost::<P>(client))),
-        }
+        let deadline = client.connect_deadline();
+        Step::Done(if client.was_greeted() {
+            Ok(Reply::Done) // another call may have read more than CONNACK
+        } else if client.status().is_idle() {
+            Err(lost::<P>(client))
+        } else if client.now().reached(deadline) {
+            Err(Fault::Silent.into())
+        } else {
+            return Step::Wait(stop, deadline);
+        })
     })
 }
 
@@ -484,9 +496,11 @@ fn publish_in_flight<P: Port>(
     let mut ends = None;
     let mut deadline = port.now().after(ANSWER_TIMEOUT);
     repeat(port, &mut |client, stack, first| {
-        let ends = *ends.get_or_insert(client.ends());
-        if ends != client.ends() {
-            return Step::Done(not_yet::<P>(client, Error::NotConnected));
+        if *ends.get_or_insert(client.ends()) != client.ends() {
+            return Step::Done(match not_yet::<P>(client, Error::NotConnected) {
+                Ok(_) if taken.is_none() => Ok(Reply::NoRoom),
+                answer => answer,
+            });
         }
         if first && client.status().is_idle() {
             return Step::Done(Err(Error::NotConnected));
@@ -548,12 +562,16 @@ pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply>
 fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
     let deadline = port.now().after(ANSWER_TIMEOUT);
     let mut asked = None;
+    let mut ends = None;
     repeat(port, &mut |client, stack, first| {
         if first {
             if client.status() != Status::Connected {
                 return Step::Done(Err(Error::NotConnected));
             }
             asked = client.session.request(kind, filter, qos);
+        }
+        if *ends.get_or_insert(client.ends()) != client.ends() {
+            return Step::Done(Err(Error::NotConnected));
         }
         let Some(ticket) = asked else {
             return Step::Done(Err(Error::NoMemory));
@@ -582,8 +600,7 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
 pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
     let mut ends = None;
     repeat(port, &mut |client, stack, first| {
-        let ends = *ends.get_or_insert(client.ends());
-        if ends != client.ends() {
+        if *ends.get_or_insert(client.ends()) != client.ends() {
             return Step::Done(match client.end() {
                 End::Disconnected => Ok(Reply::Nothing),
                 End::Closed => Err(Error::NotConnected),
@@ -644,7 +661,7 @@ pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
 
 /// Lets the socket go, without DISCONNECT. What is in flight stays, and so do the subscriptions.
 pub fn close<P: Port>(port: &P) {
-    port.with(|client, stack| client.close(stack));
+    timed(port, |client, stack| client.close(stack));
 }
 
 /// Sends DISCONNECT if the socket takes it at once, and lets everything go.

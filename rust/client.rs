@@ -17,7 +17,7 @@ use crate::{
     calls::{Dialer, Wait},
     memory::{Inbox, Memory},
     packet::{Header, Kind, Malformed, PacketId, QoS, Version},
-    service::Service,
+    service::{CONNECT_TIMEOUT, Service},
     session::{Due, Message, Session, Ticket},
     time::Time,
     wire::{Incoming, Outgoing},
@@ -222,6 +222,8 @@ struct Reading {
     stored: bool,
     /// A repeated QoS 2 message; `true` if it has been handled.
     known: Option<bool>,
+    /// No session tells that the message can't be one that was received already.
+    new: bool,
     id: Option<PacketId>,
     /// Lengths in bytes, and how much of the part is there.
     topic: usize,
@@ -256,6 +258,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     ends: u8,
     end: End,
     clean_session: bool,
+    /// CONNACK has come since `connect`.
+    greeted: bool,
     /// The server ended the last connection, after CONNACK.
     server_closed: bool,
     /// Calls of the script that wait for the socket to become readable.
@@ -278,6 +282,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     /// When keepalive asks for something next, as far as is known, and when it was looked last.
     served_until: Time,
     served_at: Time,
+    /// When a call was last there, on a port without threads.
+    left: Time,
     /// Bytes of messages in the inbox.
     kept: u32,
     /// Size of a message that was skipped for want of memory, until it is reported.
@@ -332,6 +338,7 @@ where
             watch: Watch::Socket,
             served_until: Time(0),
             served_at: Time(0),
+            left: Time(0),
             socket: None,
             outgoing: Outgoing::new(transmit_buffer),
             incoming: Incoming::new(receive_buffer),
@@ -350,9 +357,11 @@ where
                 id: None,
                 stored: false,
                 known: None,
+                new: false,
             },
             reading_stopped: false,
             clean_session: false,
+            greeted: false,
             link: 0,
             epoch: 0,
             ends: 0,
@@ -377,6 +386,16 @@ where
     /// What ended the last connection, if it was not the script.
     pub fn fault(&self) -> Option<Fault<S::Error>> {
         self.fault
+    }
+
+    /// Has CONNACK come since [`Client::dial`]? Whatever became of the connection since.
+    pub fn was_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// When the present attempt to connect ends.
+    pub fn connect_deadline(&self) -> Time {
+        self.service.deadline
     }
 
     /// Changes with each `close`, `disconnect` and `connect`.
@@ -466,8 +485,11 @@ where
         self.readers = 0;
         self.persistent = false;
         self.clean_session = clean_session;
+        self.greeted = false;
         self.epoch = self.epoch.wrapping_add(1);
         self.phase = Phase::Dialing;
+        self.service.deadline = self.now.after(CONNECT_TIMEOUT);
+        self.left = self.now;
         self.epoch
     }
 
@@ -478,6 +500,7 @@ where
             return Err(socket);
         }
         self.socket = Some(socket);
+        self.left = self.now;
         self.link = self.link.wrapping_add(1);
         self.start(Kind::Connect, None);
         self.phase = Phase::Greeting;
@@ -494,7 +517,6 @@ where
             {
                 self.acks.clear();
             }
-            self.service.link_lost(self.now);
         }
         self.hang_up(stack);
         if self.persistent {
@@ -518,11 +540,18 @@ where
 
     /// `close`: lets the socket go. What is in flight stays, and so do the subscriptions.
     pub fn close(&mut self, stack: &mut S) {
+        self.finish(stack, End::Closed);
+    }
+
+    /// With nothing to end, how the last connection ended stays.
+    fn finish(&mut self, stack: &mut S, end: End) {
+        if self.phase != Phase::Idle {
+            self.end = end;
+            self.ends = self.ends.wrapping_add(1);
+            self.epoch = self.epoch.wrapping_add(1);
+        }
         self.hang_up(stack);
         self.persistent = false;
-        self.end = End::Closed;
-        self.ends = self.ends.wrapping_add(1);
-        self.epoch = self.epoch.wrapping_add(1);
     }
 
     /// `disconnect`: sends DISCONNECT if the socket takes it at once, and lets everything go.
@@ -533,12 +562,12 @@ where
             let _ = self.flush(stack);
             self.drain(stack);
         }
-        self.close(stack);
+        self.finish(stack, End::Disconnected);
         self.service.dismiss();
         self.owed.clear();
-        self.end = End::Disconnected;
-        self.session.forget();
         self.inbox.keep(usize::from(self.delivering));
+        self.session
+            .forget(self.inbox.first().and_then(|tag| tag.id));
         self.kept = self.inbox.first().map_or(0, |tag| tag.size);
     }
 
@@ -559,6 +588,9 @@ where
     }
 
     fn hang_up(&mut self, stack: &mut S) {
+        if self.phase == Phase::Up {
+            self.service.link_lost(self.now);
+        }
         self.phase = Phase::Idle;
         (self.fault, self.server_closed) = (None, false);
         // Nothing can be done about a socket that fails to close.

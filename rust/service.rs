@@ -54,7 +54,7 @@ pub(crate) struct Service {
     /// An answer could not be read in time: what is received says nothing for now.
     excused: bool,
     /// PINGREQs without an answer.
-    pub pings: u8,
+    pub pings: u16,
     /// When an attempt to connect ends, or the next one begins.
     pub deadline: Time,
     /// Milliseconds that the last attempt was put off; 0: there was none.
@@ -75,6 +75,12 @@ impl Service {
 
     pub fn dismiss(&mut self) {
         self.running = false;
+        self.backoff = 0;
+    }
+
+    /// Has a PINGREQ been sent, or is it about to be, that is not answered yet?
+    pub fn awaits_pong(&self) -> bool {
+        self.pong_due.is_some()
     }
 
     pub fn employs(&self, thread: u8) -> bool {
@@ -171,10 +177,8 @@ pub fn run<P: Port>(port: &P, thread: u8) {
                 port.report(fault);
                 Ok(())
             }
-            Some(Duty::Dial(epoch)) => {
-                let mut dialer = Dialer::new(epoch, port.now().after(CONNECT_TIMEOUT));
-                calls::dial(port, &mut dialer).or_else(|error| attempt_failed(port, epoch, error))
-            }
+            Some(Duty::Dial(epoch)) => calls::dial(port, &mut Dialer::new(epoch))
+                .or_else(|error| attempt_failed(port, epoch, error)),
         };
         if done.is_err() {
             port.with(|client, stack| {

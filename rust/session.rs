@@ -61,7 +61,8 @@ pub struct Received {
     handled: bool,
     /// PUBREL came before the message was handled.
     released: bool,
-    /// The connection over which either came last.
+    /// The connections over which the message came first, and either came last.
+    origin: u8,
     link: u8,
 }
 
@@ -365,6 +366,7 @@ impl<M: Memory> Session<M> {
             id: Some(id),
             handled,
             released: false,
+            origin: link,
             link,
         };
         match self
@@ -387,10 +389,10 @@ impl<M: Memory> Session<M> {
         Some(entry.handled)
     }
 
-    /// The script has handled a QoS 2 message. Are a PUBREC, and a PUBCOMP, due on this
-    /// connection?
-    pub fn handled(&mut self, id: PacketId, link: u8) -> (bool, bool) {
-        let Some(entry) = self.find_received(id) else {
+    /// The script has handled a QoS 2 message that came over the connection `origin`. Are a
+    /// PUBREC, and a PUBCOMP, due on this one?
+    pub fn handled(&mut self, id: PacketId, origin: u8, link: u8) -> (bool, bool) {
+        let Some(entry) = self.find_received(id).filter(|r| r.origin == origin) else {
             return (false, false);
         };
         entry.handled = true;
@@ -399,6 +401,13 @@ impl<M: Memory> Session<M> {
             entry.id = None;
         }
         (here, here && released)
+    }
+
+    /// The message with this identifier was an earlier one's.
+    pub fn forget_received(&mut self, id: PacketId) {
+        if let Some(entry) = self.find_received(id) {
+            entry.id = None;
+        }
     }
 
     fn find_received(&mut self, id: PacketId) -> Option<&mut Received> {
@@ -433,11 +442,13 @@ impl<M: Memory> Session<M> {
         });
     }
 
-    /// A connection is up, and the broker has no session for us: it knows neither our
-    /// subscriptions nor the QoS 2 messages it sent.
-    pub fn start_afresh(&mut self) {
+    /// A connection is up, and the broker has no session for us: it knows not our subscriptions,
+    /// nor, if `received`, the QoS 2 messages it sent.
+    pub fn start_afresh(&mut self, received: bool) {
         self.due = true;
-        self.received.clear();
+        if received {
+            self.received.clear();
+        }
         self.remove_subscription(|s| s.kind == Kind::Unsubscribe);
         self.each(&mut |_, pending| {
             if pending.stage == Stage::Granted {
@@ -455,9 +466,15 @@ impl<M: Memory> Session<M> {
         }
     }
 
-    /// Lets messages in flight and subscriptions go. Which QoS 2 messages were received is
-    /// remembered: the broker's session may outlive ours, and must not deliver one twice.
-    pub fn forget(&mut self) {
+    /// Lets messages in flight and subscriptions go. Which QoS 2 messages were handled, or are
+    /// (`handling`), is remembered: the broker's session may outlive ours, and must not deliver
+    /// one twice. The others it will send again.
+    pub fn forget(&mut self, handling: Option<PacketId>) {
+        for entry in self.received.entries_mut() {
+            if !entry.handled && entry.id != handling {
+                entry.id = None;
+            }
+        }
         for entry in &mut self.in_flight {
             *entry = None;
         }

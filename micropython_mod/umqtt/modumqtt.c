@@ -16,17 +16,12 @@
 #define MAX_TEXT (65535)
 #define MAX_REMAINING (268435455)
 
-typedef struct _mqttclient_obj_t {
-    mp_obj_base_t base;
-    umqtt_core_t *core;
-} mqttclient_obj_t;
-
 const mp_obj_type_t mp_type_MQTTClient;
 
 MP_DEFINE_EXCEPTION(MQTTException, ValueError);
 
 static umqtt_core_t *core_of(mp_obj_t self_in) {
-    mqttclient_obj_t *self = MP_OBJ_TO_PTR(self_in);
+    umqtt_client_t *self = MP_OBJ_TO_PTR(self_in);
     return self->core;
 }
 
@@ -457,21 +452,25 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
         settings.port = tls.context == MP_OBJ_NULL ? 1883 : 8883;
     }
 
-    mqttclient_obj_t *self = mp_obj_malloc_with_finaliser(mqttclient_obj_t, type);
+    umqtt_client_t *self = mp_obj_malloc_with_finaliser(umqtt_client_t, type);
     self->core = NULL;
-    self->core = umqtt_core_new(&settings, &tls);
+    self->callback = mp_const_none;
+    self->error_callback = mp_const_none;
+    self->core = umqtt_core_new(self, &settings, &tls);
     return MP_OBJ_FROM_PTR(self);
 }
 
 static mp_obj_t mqttclient_set_callback(mp_obj_t self_in, mp_obj_t callback) {
-    core_of(self_in)->callback = callback_arg(callback);
+    umqtt_client_t *self = MP_OBJ_TO_PTR(self_in);
+    self->callback = callback_arg(callback);
     umqtt_settle(MP_OBJ_TO_PTR(callback));
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_set_callback_obj, mqttclient_set_callback);
 
 static mp_obj_t mqttclient_error_register_cb(mp_obj_t self_in, mp_obj_t callback) {
-    core_of(self_in)->error_callback = callback_arg(callback);
+    umqtt_client_t *self = MP_OBJ_TO_PTR(self_in);
+    self->error_callback = callback_arg(callback);
     umqtt_settle(MP_OBJ_TO_PTR(callback));
     return mp_const_none;
 }
@@ -655,7 +654,7 @@ static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_unsubscribe_obj, 1, mqttclient_unsu
 // Calls back. What the callback raises is printed, unless it is meant to end the script.
 static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
     umqtt_core_t *core = frame->core;
-    core->running = core->callback;
+    core->running = umqtt_client(core)->callback;
     core->running_thread = umqtt_this_thread();
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {

@@ -746,7 +746,7 @@ bool umqtt_memory_may_come(int times) {
     return false;
 }
 
-umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t *tls) {
+umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings, const umqtt_tls_t *tls) {
     size_t size = sizeof(umqtt_core_t) + umqtt_size();
     umqtt_core_t *core = m_malloc_maybe(size);
     for (int i = 0; core == NULL && umqtt_memory_may_come(i); i++) {
@@ -757,8 +757,7 @@ umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t
     }
     memset(core, 0, size);
     core->base.type = &mp_type_object;
-    core->callback = mp_const_none;
-    core->error_callback = mp_const_none;
+    core->not_client = ~(uintptr_t)client;
     core->tls = *tls;
     #if MICROPY_PY_THREAD
     mp_thread_mutex_init(&core->lock);
@@ -901,7 +900,10 @@ void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
     umqtt_core_t *core = frame->core;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        mp_obj_t callback = core->error_callback;
+        umqtt_client_t *client = umqtt_client(core);
+        // From here on the collector sees it; unless it has taken it.
+        umqtt_settle(client);
+        mp_obj_t callback = core->dropped ? mp_const_none : client->error_callback;
         if (callback != mp_const_none) {
             vstr_t text;
             mp_print_t print;

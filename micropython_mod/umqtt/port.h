@@ -32,6 +32,14 @@
 #define UMQTT_TLS_THREAD_STACK (UMQTT_THREAD_STACK + 16 * 1024)
 #endif
 
+// The Python object.
+typedef struct _umqtt_client_t {
+    mp_obj_base_t base;
+    struct _umqtt_core_t *core;
+    mp_obj_t callback;
+    mp_obj_t error_callback;
+} umqtt_client_t;
+
 // All of a client but its Python object: what the engine and the internal thread hold on to, so
 // that the object can be collected while the thread runs. It lies on the collected heap, and so
 // does the engine inside it: everything that they point to is found by the collector. Where threads
@@ -40,8 +48,8 @@
 // umqtt_settle().
 typedef struct _umqtt_core_t {
     mp_obj_base_t base;
-    mp_obj_t callback;
-    mp_obj_t error_callback;
+    // The Python object, in a form that the collector does not take for a pointer: a callback may well refer to its client.
+    uintptr_t not_client;
     umqtt_tls_t tls;
     // Entry of getaddrinfo, on a port without threads.
     mp_obj_t address;
@@ -116,7 +124,7 @@ typedef struct _umqtt_frame_t {
 // For who has found no memory so many times: there may be some now that clients which were collected have ended.
 bool umqtt_memory_may_come(int times);
 
-umqtt_core_t *umqtt_core_new(const umqtt_settings_t *settings, const umqtt_tls_t *tls);
+umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings, const umqtt_tls_t *tls);
 // The Python object is collected.
 void umqtt_core_drop(umqtt_core_t *core);
 
@@ -149,6 +157,11 @@ void umqtt_settle(const void *object);
 void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception);
 // Prints that a message was skipped.
 void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size);
+
+// The Python object, as long as it is not dropped.
+static inline umqtt_client_t *umqtt_client(const umqtt_core_t *core) {
+    return (umqtt_client_t *)~core->not_client;
+}
 
 // Something to tell the running thread by.
 static inline void *umqtt_this_thread(void) {

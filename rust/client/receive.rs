@@ -10,7 +10,8 @@ use crate::{
     config::KEPT,
     memory::{Inbox, Memory, Tag},
     packet::{
-        Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, check_topic, publish_flags,
+        Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, Version, check_topic,
+        publish_flags,
     },
     session::Due,
 };
@@ -170,14 +171,21 @@ where
             self.session
                 .inherit(self.outgoing.progress().0.wrapping_mul(0x9E37_79B9));
         } else {
-            self.session.start_afresh();
+            // In MQTT 3.1 the server does not tell: it may know the QoS 2 messages that it sent.
+            self.session.start_afresh(!self.may_be_known());
         }
+        self.greeted = true;
         self.phase = Phase::Up;
         self.signals.alarm = true;
         self.service.link_up(self.now);
         self.served_until = self.now;
         self.persistent = self.config.reconnect;
         Ok(())
+    }
+
+    /// Is it unknown whether the server still has a session of ours?
+    fn may_be_known(&self) -> bool {
+        self.config.version == Version::V31 && !self.clean_session
     }
 
     /// A PUBLISH begins. Its topic and its payload are read straight to where they will stay.
@@ -194,7 +202,7 @@ where
             return Ok(Some(Stop::Dry));
         };
         let topic = usize::from(u16::from_be_bytes([high, low]));
-        let (_, qos, _) = publish_flags(header.flags);
+        let (dup, qos, _) = publish_flags(header.flags);
         let fixed = if qos == QoS::AtMostOnce { 2 } else { 4 };
         let payload = (header.remaining as usize)
             .checked_sub(fixed + topic)
@@ -222,6 +230,7 @@ where
             id: None,
             stored,
             known: None,
+            new: !dup && self.may_be_known(),
         };
         Ok(None)
     }
@@ -271,6 +280,9 @@ where
         reading.id = Some(id);
         reading.part = Part::Payload;
         if reading.qos == QoS::ExactlyOnce {
+            if reading.new {
+                self.session.forget_received(id);
+            }
             reading.known = self.session.seen(id, self.link);
             if reading.known.is_some() && mem::take(&mut reading.stored) {
                 self.inbox.abandon();
@@ -366,7 +378,7 @@ where
         self.inbox.pop();
         self.kept = self.kept.saturating_sub(tag.size);
         let (acknowledge, complete) = match (tag.qos, tag.id) {
-            (QoS::ExactlyOnce, Some(id)) => self.session.handled(id, self.link),
+            (QoS::ExactlyOnce, Some(id)) => self.session.handled(id, tag.link, self.link),
             _ => (tag.link == self.link, false),
         };
         if self.phase != Phase::Up {

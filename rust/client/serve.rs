@@ -18,6 +18,10 @@ const READER_TICK: u32 = 100;
 /// How often the calls look for themselves what there is to serve, on a port without threads.
 const SELDOM: u32 = 250;
 
+/// How much of the time between two calls an attempt to connect is charged, in milliseconds, on a
+/// port without threads.
+const ABSENCE: u32 = 1_000;
+
 impl<S, M> Client<S, M>
 where
     S: TcpClientStack<Error: Clone + Copy>,
@@ -51,6 +55,20 @@ where
         } else {
             (true, self.now.after(Time::FOREVER))
         }
+    }
+
+    /// A call begins, on a port without threads. Of the time since the last one, an attempt to
+    /// connect is charged a second: nobody could go on with it.
+    pub fn enter(&mut self) {
+        if matches!(self.phase, Phase::Dialing | Phase::Greeting) {
+            let absence = self.now.since(self.left).saturating_sub(ABSENCE);
+            self.service.deadline = self.service.deadline.after(absence);
+        }
+    }
+
+    /// A call ends, on a port without threads.
+    pub fn leave(&mut self) {
+        self.left = self.now;
     }
 
     /// Until when there is nothing for [`Client::serve`] to do on a port without threads, where
@@ -130,6 +148,11 @@ where
         if keepalive == 0 {
             return Ok(now.after(Time::FOREVER));
         }
+        let sent = self.outgoing.progress();
+        if self.wants_write() && now.since(sent) < STALL && !self.service.awaits_pong() {
+            // A packet is on its way, and no PINGREQ can be sent in the middle of it.
+            return Ok(now.after(keepalive / 2));
+        }
         // While messages keep the answer from being read, its absence means nothing: as long as
         // there is no room to read into, or something comes in.
         let silence = now.since(self.service.received);
@@ -138,16 +161,13 @@ where
         } else {
             self.reading.part != Part::Header && silence < STALL
         };
-        match self
-            .service
-            .ping_due(now, keepalive, self.outgoing.progress(), busy)
-        {
+        match self.service.ping_due(now, keepalive, sent, busy) {
             Ping::Wait(until) => Ok(until),
             Ping::Send(until) => {
                 self.ping_due = true;
                 Ok(until)
             }
-            Ping::Unanswered if self.service.pings <= self.config.ping_max => {
+            Ping::Unanswered if self.service.pings <= u16::from(self.config.ping_max) => {
                 self.ping_due = true;
                 Ok(self.service.ping_again(now, keepalive))
             }
