@@ -231,16 +231,22 @@ fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
 /// says when there is more to do. `first`: the call has just begun.
 fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
     loop {
-        let now = port.now();
-        let (leisure, dialer) = timed(port, |client, _| {
+        // One look at the clock says what is due, and whether it is: by an earlier one, what is due
+        // now is not yet. And who takes the attempt has to go on with it.
+        let due = timed(port, |client, _| {
             if mem::take(&mut first) {
                 client.enter();
             }
-            (client.leisure(), client.dialer.take())
+            let (now, leisure) = (client.now(), client.leisure());
+            match now.reached(leisure) {
+                true => Ok((now, client.dialer.take())),
+                false => Err(leisure),
+            }
         });
-        if !now.reached(leisure) {
-            return Ok(leisure);
-        }
+        let (now, dialer) = match due {
+            Ok(due) => due,
+            Err(leisure) => return Ok(leisure),
+        };
         let mut dialer = match dialer {
             Some(dialer) => dialer,
             None => match timed(port, |client, stack| client.serve(stack)) {

@@ -238,7 +238,7 @@ impl Net {
     /// When something may change by itself.
     pub fn wakes_at(&mut self) -> Option<u64> {
         let dialing = match (self.began[1], self.tcp) {
-            (Some(began), Attempt::After(ms)) => Some(began + ms),
+            (Some(began), Attempt::After(ms)) => Some(began + ms).filter(|at| *at > self.elapsed),
             _ => None,
         };
         match self.front() {

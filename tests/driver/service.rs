@@ -92,6 +92,17 @@ fn reconnects() {
     });
 }
 
+/// The clock may go on between any two looks at it, also while an attempt is under way.
+#[test]
+fn dials_while_the_clock_ticks() {
+    both(|rig, thread| {
+        rig.tick.set(1);
+        rig.net().tcp = Attempt::After(500);
+        rig.script([Step::Fin, expect(CONNECT), send(PRESENT)]);
+        work(rig, thread, 3_000);
+    });
+}
+
 /// Each attempt is put off twice as long as the one before, up to a minute, give or take a quarter.
 #[test]
 fn backs_off() {

@@ -78,6 +78,8 @@ pub struct Rig {
     net: RefCell<Net>,
     pub room: Room,
     threads: bool,
+    /// Milliseconds that go by at each look at the clock.
+    pub tick: Cell<u64>,
     /// What the error callback was told.
     pub reports: RefCell<Vec<Fault<NetError>>>,
     /// What other threads do, and when.
@@ -136,6 +138,7 @@ pub fn rig(setup: Setup) -> Rig {
         net: RefCell::new(Net::new()),
         room,
         threads,
+        tick: Cell::default(),
         reports: RefCell::default(),
         later: RefCell::default(),
         last: Cell::default(),
@@ -285,6 +288,7 @@ impl Port for Rig {
     type Memory = Heap;
 
     fn now(&self) -> Time {
+        self.pass(self.tick.get());
         Time(START.wrapping_add(self.elapsed() as u32))
     }
 
