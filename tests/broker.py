@@ -436,14 +436,26 @@ class Answering:
         return PINGRESP if raw == PINGREQ else None
 
 
+def reserve(host="127.0.0.1", port=0):
+    """A socket that keeps a port of the loopback, a free one if none is named. By its number one may listen there, and stop
+    to; but the kernel gives it to nobody who asks for any: neither to another scenario's server, nor for the near end of a
+    connection."""
+    keeper = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind((host, port))
+    return keeper
+
+
 class Broker:
     """A listening socket on a free loopback port; with an ssl.SSLContext its links speak TLS."""
 
     def __init__(self, trace, host="127.0.0.1", port=0, receive_buffer=None, tls=None, name="broker"):
-        self.trace, self.host, self.port, self.receive_buffer, self.name = trace, host, port, receive_buffer, name
+        self.trace, self.host, self.receive_buffer, self.name = trace, host, receive_buffer, name
         self.tls = tls
         self.links = []
         self.sessions = {}
+        self.keeper = reserve(host, port)
+        self.port = self.keeper.getsockname()[1]
         self.up()
 
     def up(self):
@@ -454,7 +466,6 @@ class Broker:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
         self.listener.bind((self.host, self.port))
         self.listener.listen(64)
-        self.port = self.listener.getsockname()[1]
 
     def down(self):
         """Refuses connections from now on; those that stand, stand."""
@@ -499,6 +510,7 @@ class Broker:
 
     def close(self):
         self.listener.close()
+        self.keeper.close()
         for link in self.links:
             link.close()
 

@@ -332,13 +332,11 @@ class Mosquitto:
 
     def __init__(self, trace, directory, *options, over_tls=False):
         self.trace, self.directory = trace, directory
-        with socket.socket() as probe, socket.socket() as another:
-            probe.bind(("127.0.0.1", 0))
-            another.bind(("127.0.0.1", 0))
-            # `plain` is for the scenario, `port` for the script
-            self.port = self.plain = probe.getsockname()[1]
-            if over_tls:
-                self.port = another.getsockname()[1]
+        self.keepers = scripted.reserve(), scripted.reserve()
+        # `plain` is for the scenario, `port` for the script
+        self.port = self.plain = self.keepers[0].getsockname()[1]
+        if over_tls:
+            self.port = self.keepers[1].getsockname()[1]
         self.config = os.path.join(directory, "mosquitto.conf")
         with open(self.config, "w") as file:
             file.write(f"listener {self.plain} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
@@ -385,6 +383,8 @@ class Mosquitto:
     def close(self):
         for link in self.links:
             link.close()
+        for keeper in self.keepers:
+            keeper.close()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

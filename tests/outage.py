@@ -48,7 +48,9 @@ class Proxy:
     come: "pass", or "kick" (closed as soon as something is sent)."""
 
     def __init__(self, trace, target):
-        self.trace, self.target, self.port = trace, target, 0
+        self.trace, self.target = trace, target
+        self.keeper = broker.reserve()
+        self.port = self.keeper.getsockname()[1]
         self.lock = threading.Lock()
         self.pairs = []
         self.fate = "pass"
@@ -61,7 +63,6 @@ class Proxy:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(("127.0.0.1", self.port))
         self.listener.listen(64)
-        self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
 
     def down(self):
@@ -110,6 +111,7 @@ class Proxy:
 
     def close(self):
         self.down()
+        self.keeper.close()
         with self.lock:
             for pair in self.pairs:
                 pair.cut("rst")
