@@ -895,8 +895,18 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
 }
 #endif
 
-void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
-    umqtt_frame_t *frame = frame_of(call);
+#if MICROPY_PY_THREAD
+// The internal thread may wait for long after a callback, which may refer to its client, and leaves pointers on the stack:
+// where the next frames have holes, the collector would find them.
+static __attribute__((noinline)) void clear_stack(void) {
+    volatile uint8_t stack[1024];
+    for (size_t i = 0; i < sizeof(stack); i++) {
+        stack[i] = 0;
+    }
+}
+#endif
+
+static __attribute__((noinline)) void report(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
     umqtt_core_t *core = frame->core;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
@@ -919,4 +929,11 @@ void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
         umqtt_block_interrupt(frame);
         umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
+}
+
+void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
+    report(frame_of(call), outcome);
+    #if MICROPY_PY_THREAD
+    clear_stack();
+    #endif
 }

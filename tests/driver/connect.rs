@@ -389,3 +389,72 @@ fn disconnect_lets_everything_go() {
     assert_eq!(rig.connect(), Ok(()));
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
 }
+
+/// What another call has read, together with CONNACK, does not keep `connect` from seeing it.
+#[test]
+fn connack_and_the_end_read_by_another_call() {
+    for reconnect in [false, true] {
+        let rig = rig(Setup {
+            reconnect,
+            ..Setup::default()
+        });
+        rig.script([expect(CONNECT)]);
+        rig.later(100, |rig| {
+            rig.script([send(CONNACK), Step::Fin]);
+            // CONNACK, and what follows it.
+            let _ = (calls::receive(rig, false), calls::receive(rig, false));
+            assert_ne!(rig.status(), Status::Connected);
+        });
+        assert_eq!(rig.time(|| rig.connect()), (Ok(()), 100));
+    }
+}
+
+/// `disconnect` and `connect` by another thread are not taken for an answer.
+#[test]
+fn another_session_begins_while_a_request_waits() {
+    let again = |rig: &Rig| {
+        rig.script([
+            expect(DISCONNECT),
+            Step::Close,
+            expect(CONNECT),
+            send(CONNACK),
+        ]);
+        calls::disconnect(rig);
+        assert_eq!(rig.connect(), Ok(()));
+    };
+    let rig = connected(Setup::default());
+    rig.script([expect(subscribe(1, "t", 0))]);
+    rig.later(500, again);
+    assert_eq!(rig.subscribe("t", 0), Err(Error::NotConnected));
+    rig.script([expect(unsubscribe(2, "t"))]);
+    rig.later(500, again);
+    assert_eq!(rig.unsubscribe("t"), Err(Error::NotConnected));
+}
+
+/// What was not taken is not said to be in flight.
+#[test]
+fn closed_while_waiting_for_room() {
+    let rig = connected(Setup {
+        reconnect: true,
+        ..Setup::default()
+    });
+    for id in 1..=16 {
+        rig.script([expect(publish(QOS1, "t", id, "x"))]);
+        assert_eq!(rig.post(1, "t", "x"), Ok(Reply::Done));
+    }
+    rig.script([Step::Close]);
+    rig.later(500, calls::close);
+    assert_eq!(rig.publish(1, "t", "one more"), Ok(Reply::NoRoom));
+}
+
+/// `close` finds nothing to close, and leaves it at that.
+#[test]
+fn disconnected_and_closed_while_a_call_waits() {
+    let rig = connected(Setup::default());
+    rig.script([expect(DISCONNECT), Step::Close]);
+    rig.later(500, |rig| {
+        calls::disconnect(rig);
+        calls::close(rig);
+    });
+    assert_eq!(rig.receive(true), Ok(Got::Nothing));
+}

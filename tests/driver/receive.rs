@@ -3,7 +3,7 @@
 use umqtt::{
     calls::{self, Error, Reply},
     client::{Fault, Status},
-    packet::{Kind, Malformed},
+    packet::{Kind, Malformed, Version},
 };
 
 use crate::{bytes::*, world::*};
@@ -612,4 +612,118 @@ fn closed_by_the_server() {
     assert_eq!(rig.receive(true), fault(Fault::Closed));
     assert_eq!(rig.status(), Status::ServerClosed);
     assert_eq!(rig.receive(true), Err(Error::NotConnected));
+}
+
+/// A QoS 2 message that was kept goes with `disconnect`, and comes again.
+#[test]
+fn exactly_once_though_the_script_disconnected() {
+    for flags in [QOS2 | DUP, QOS2] {
+        let rig = connected(Setup::default());
+        rig.script([
+            expect(publish(QOS1, "t", 1, "x")),
+            send(publish(QOS2, "in", 7, "precious")),
+        ]);
+        rig.script([send(ack(PUBACK, 1))]);
+        assert_eq!(rig.publish(1, "t", "x"), Ok(Reply::Done));
+        rig.script([
+            expect(DISCONNECT),
+            Step::Close,
+            expect(CONNECT),
+            send(PRESENT),
+        ]);
+        calls::disconnect(&rig);
+        assert_eq!(rig.connect(), Ok(()));
+        rig.script([send(publish(flags, "in", 7, "precious"))]);
+        rig.script([
+            expect(ack(PUBREC, 7)),
+            send(ack(PUBREL, 7)),
+            expect(ack(PUBCOMP, 7)),
+        ]);
+        assert_eq!(rig.receive(true), got("in", "precious"));
+        assert_eq!(rig.receive(false), NOTHING);
+    }
+}
+
+/// One that is in the callback then does not come again.
+#[test]
+fn exactly_once_though_the_callback_disconnects() {
+    let rig = connected(Setup::default());
+    rig.script([send(publish(QOS2, "in", 7, "once"))]);
+    let outcome = rig.receive_and(true, || {
+        rig.script([expect(DISCONNECT), Step::Close]);
+        calls::disconnect(&rig);
+    });
+    assert_eq!(outcome, got("in", "once"));
+    rig.script([
+        expect(CONNECT),
+        send(PRESENT),
+        send(publish(QOS2 | DUP, "in", 7, "once")),
+    ]);
+    rig.script([
+        expect(ack(PUBREC, 7)),
+        send(ack(PUBREL, 7)),
+        expect(ack(PUBCOMP, 7)),
+    ]);
+    assert_eq!(rig.connect(), Ok(()));
+    assert_eq!(rig.receive(false), NOTHING);
+    assert_eq!(rig.receive(false), NOTHING);
+}
+
+/// In MQTT 3.1 CONNACK does not tell whether the server has a session: DUP tells an old message.
+#[test]
+fn exactly_once_in_3_1() {
+    const CONNECT_31: &[u8] = b"\x10\x0F\x00\x06MQIsdp\x03\x00\x00\x3C\x00\x01c";
+    let rig = rig(Setup {
+        version: Version::V31,
+        ..Setup::default()
+    });
+    rig.script([expect(CONNECT_31), send(CONNACK)]);
+    assert_eq!(rig.connect(), Ok(()));
+    rig.script([
+        send(publish(QOS2, "in", 7, "once")),
+        expect(ack(PUBREC, 7)),
+        Step::Reset,
+    ]);
+    assert_eq!(rig.receive(true), got("in", "once"));
+    assert_eq!(rig.receive(true), fault(Fault::Io(NetError::Reset)));
+    rig.script([
+        expect(CONNECT_31),
+        send(CONNACK),
+        send(publish(QOS2 | DUP, "in", 7, "once")),
+    ]);
+    rig.script([
+        expect(ack(PUBREC, 7)),
+        send(publish(QOS2, "in", 7, "of another session")),
+    ]);
+    rig.script([
+        expect(ack(PUBREC, 7)),
+        send(ack(PUBREL, 7)),
+        expect(ack(PUBCOMP, 7)),
+    ]);
+    assert_eq!(rig.connect(), Ok(()));
+    assert_eq!(rig.receive(true), got("in", "of another session"));
+    assert_eq!(rig.receive(false), NOTHING);
+}
+
+/// The callback of a message outlives its session; a later one with its identifier is not it.
+#[test]
+fn the_same_identifier_in_a_new_session() {
+    let rig = connected(Setup::default());
+    rig.script([send(publish(QOS2, "in", 7, "old"))]);
+    let outcome = rig.receive_and(true, || {
+        rig.script([Step::Reset]);
+        assert_eq!(rig.publish(0, "t", "x"), fault(Fault::Io(NetError::Reset)));
+        rig.script([
+            expect(CONNECT),
+            send(CONNACK),
+            expect(publish(QOS1, "t", 1, "x")),
+        ]);
+        rig.script([send(publish(QOS2, "in", 7, "new")), send(ack(PUBACK, 1))]);
+        assert_eq!(rig.connect(), Ok(()));
+        assert_eq!(rig.publish(1, "t", "x"), Ok(Reply::Done));
+    });
+    assert_eq!(outcome, got("in", "old"));
+    assert_eq!(rig.net().sent.last(), Some(&b'x'), "no PUBREC yet");
+    rig.script([expect(ack(PUBREC, 7))]);
+    assert_eq!(rig.receive(true), got("in", "new"));
 }

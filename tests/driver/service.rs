@@ -144,3 +144,76 @@ fn given_up_while_dialing() {
         assert_eq!(rig.receive(false), Err(Error::NotConnected));
     }
 }
+
+/// What a call finds of an attempt that began in the one before counts, however long ago that was.
+#[test]
+fn attempts_go_on_though_calls_are_rare() {
+    for every in [1_000, 25_000, 100_000] {
+        let rig = connected(reconnecting(false));
+        rig.net().tcp = Attempt::After(100);
+        rig.script([Step::Fin, expect(CONNECT), send(PRESENT)]);
+        let mut calls = 0;
+        while rig.status() != Status::Connected || !rig.is_over() {
+            assert_eq!(rig.receive(false), Ok(Got::Nothing));
+            rig.pass(every);
+            calls += 1;
+            assert!(calls < 8, "a call every {every} ms");
+        }
+    }
+}
+
+/// A link that held starts the delays anew, also if it was the script that ended it.
+#[test]
+fn delays_start_anew_after_a_link_that_held() {
+    let ways: [fn(&Rig); 3] = [calls::close, calls::disconnect, |_| ()];
+    for end in ways {
+        let rig = connected(reconnecting(false));
+        let attempts = |rig: &Rig| rig.net().log.len();
+        rig.net().tcp = Attempt::Fails;
+        rig.script([Step::Fin, Step::Close, Step::Close, Step::Close]);
+        let before = attempts(&rig);
+        while attempts(&rig) < before + 6 {
+            assert_eq!(rig.receive(false), Ok(Got::Nothing));
+            rig.pass(50);
+        }
+        rig.net().tcp = Attempt::After(0);
+        rig.script([expect(CONNECT), send(PRESENT)]);
+        while rig.status() != Status::Connected {
+            assert_eq!(rig.receive(false), Ok(Got::Nothing));
+            rig.pass(50);
+        }
+        rig.pass(11_000); // longer than the last delay
+        rig.script([expect(DISCONNECT)].map(|step| {
+            if end == calls::disconnect as fn(&Rig) {
+                step
+            } else {
+                expect([])
+            }
+        }));
+        rig.script([Step::Close, expect(CONNECT), send(PRESENT)]);
+        end(&rig);
+        assert_eq!(rig.connect(), Ok(()));
+        rig.script([Step::Fin, expect(CONNECT), send(PRESENT)]);
+        let ((), ms) = rig.time(|| {
+            while !rig.is_over() || rig.status() != Status::Connected {
+                assert_eq!(rig.receive(false), Ok(Got::Nothing));
+                rig.pass(10);
+            }
+        });
+        assert!((750..1_400).contains(&ms), "{ms} ms");
+    }
+}
+
+#[test]
+fn as_many_pings_as_the_script_wants() {
+    let (rig, thread) = hired(Setup::default());
+    rig.client().config.ping_max = 255;
+    rig.script([Step::Pause(60_000)]);
+    for _ in 0..256 {
+        rig.script([expect(PINGREQ), Step::Pause(10_000)]);
+    }
+    rig.script([Step::Close]);
+    rig.later(60_000 + 257 * 10_000, calls::disconnect);
+    service::run(&rig, thread);
+    assert_eq!(*rig.reports.borrow(), [Fault::NoPingresp]);
+}

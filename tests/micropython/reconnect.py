@@ -1108,20 +1108,27 @@ def scrub(depth):  # the collector takes what it finds on the stack for a pointe
 
 
 def dropped(t, kick, check):
-    """Clients that are dropped without `disconnect`; a stale pointer may keep one or two."""
+    """Clients that are dropped without `disconnect`, and that their own callbacks refer to; a stale pointer may keep one or
+    two."""
     b = t.broker()
     mp = t.mp("""
+        class App:
+            def __init__(self, i):
+                self.c = MQTTClient("c%d" % i, HOST, PORT, keepalive=0, reconn=RECONN)
+                self.c.set_callback(self.on_message)
+                self.c.error_register_cb(self.on_error)
+                self.c.connect()
+            def on_message(self, topic, msg):
+                pass
+            def on_error(self, text):
+                pass
+        all = []
         def make(n):
             for i in range(n):
-                c = MQTTClient("c%d" % i, HOST, PORT, keepalive=0, reconn=RECONN)
-                c.error_register_cb(lambda text: None)
-                c.connect()
-                all.append(c)
-            c = None
-        all = []
+                all.append(App(i))
         make(8)
         say("made")
-        rest(*all)
+        rest(*[app.c for app in all])
         all.clear()
         all = None
         scrub(30)
@@ -1242,3 +1249,33 @@ def four_publishers_and_a_waiter_through_two_outages(t):
         counts = [int(word) for word in line.split()[2:]]
         for qos in 1, 2:
             t.equal(sorted(set(got.get(f"t{k}/{qos}", []))), list(range(counts[qos])), f"messages t{k}/{qos}")
+
+
+@scenario(threads=True)
+def connect_sees_its_connack_whoever_reads_it(t):
+    # and the end of the stream that comes with it
+    b = t.broker()
+    mp = t.mp("""
+        def listen():
+            while going:
+                try:
+                    c.wait_msg()
+                except OSError:
+                    pause(1)
+        c = client(keepalive=0)
+        going = True
+        ends = [start(listen), start(listen)]
+        for _ in range(60):
+            clock(c.connect)
+            c.disconnect()
+        going = False
+        for end in ends:
+            end()
+    """, b, HELPERS)
+    for _ in range(60):
+        link = b.accept()
+        link.expect_connect(keepalive=0)
+        link.strict = False
+        link.sock.sendall(broker.connack())
+        link.fin()
+        mp.took("0", 0, 3000)

@@ -121,6 +121,30 @@ def a_slow_reader_is_no_failure(t):
     link.expect(broker.DISCONNECT)
 
 
+@scenario(idle=True, unix=True)
+def a_slow_link_is_no_dead_one(t):
+    # no PINGREQ can be sent in the middle of a message, so its answer is not late either
+    b = t.broker(receive_buffer=65536)
+    mp, link, _ = t.connected("""
+        big = bytes(10000000)
+        start = time.ticks_ms()
+        say(c.publish("t", big), c.get_mqttsta(), time.ticks_diff(time.ticks_ms(), start) > 2500)
+        hear()
+        c.disconnect()
+    """, broker=b, keepalive=1, heap="32m")
+    size = len(broker.publish("t", bytes(10000000)))
+    while size > 0 and not mp.buffer:
+        time.sleep(0.04)
+        size -= len(link.sock.recv(min(size, 80000)))
+        mp.buffer += mp.more(0) or b""
+    link.skip(size)
+    mp.expect("True 0 True")
+    link.expect(broker.PINGREQ, within=3)
+    link.send(broker.PINGRESP)
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+
+
 @scenario(unix=True)
 def what_the_kernel_cannot_take_at_once_is_not_mixed_up(t):
     # short writes: a small receive buffer, large messages of every qos, read in small portions
