@@ -7,9 +7,7 @@ use embedded_nal::{TcpClientStack, nb};
 use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
     memory::Memory,
-    packet::{
-        Ack, Connect, Header, Kind, PacketId, Publish, QoS, Subscribe, Unsubscribe, Will, Writer,
-    },
+    packet::{Ack, Connect, Header, Kind, PacketId, QoS, Subscribe, Unsubscribe, Will, Writer},
     session::{Due, Message, Session, Ticket},
 };
 
@@ -100,7 +98,7 @@ where
                 self.outgoing.pending()
             } else if let Some(due) = self.sending {
                 let publish = publish(due, &self.at_most_once, &self.session);
-                large_rest(publish, self.sent, self.outgoing.capacity())
+                large_rest(publish, due, self.sent, self.outgoing.capacity())
             } else {
                 return Ok(());
             };
@@ -129,11 +127,11 @@ where
             if self.sent < self.len {
                 let publish = publish(due, &self.at_most_once, &self.session);
                 // A large rest is sent from where it lies, once the buffer is empty.
-                if large_rest(publish, self.sent, self.outgoing.capacity()).is_empty() {
+                if large_rest(publish, due, self.sent, self.outgoing.capacity()).is_empty() {
                     let (written, len) =
                         self.outgoing
                             .append(self.sent, self.now, |out| match publish {
-                                Some(publish) => publish.emit(out),
+                                Some((message, dup)) => message.packet(due.id, dup).emit(out),
                                 None if due.kind == Kind::Connect => {
                                     connect(&self.config, &self.will, self.clean_session).emit(out)
                                 }
@@ -174,20 +172,18 @@ where
     }
 }
 
-/// The packet to send if it is a PUBLISH; `None` also if its message is gone.
+/// The message of the packet to send, and its DUP flag, if it is a PUBLISH; `None` also if the
+/// message is gone.
 fn publish<'a, M: Memory>(
     due: Due,
     at_most_once: &'a Option<(Message<M::Bytes>, Ticket)>,
     session: &'a Session<M>,
-) -> Option<Publish<'a>> {
-    if due.kind != Kind::Publish {
-        return None;
+) -> Option<(&'a Message<M::Bytes>, bool)> {
+    match at_most_once {
+        _ if due.kind != Kind::Publish => None,
+        Some((message, _)) => Some((message, false)),
+        None => session.publish(due.at),
     }
-    let (message, dup) = match at_most_once {
-        Some((message, _)) => (message, false),
-        None => session.publish(due.at)?,
-    };
-    Some(message.packet(due.id, dup))
 }
 
 /// The CONNECT of this client.
@@ -240,13 +236,21 @@ fn emit<M: Memory>(due: Due, session: &Session<M>, out: &mut Writer) {
 
 /// What is left of a PUBLISH when the first `sent` bytes are gone, if that is payload, and more of
 /// it than the buffer should copy.
-fn large_rest(publish: Option<Publish<'_>>, sent: usize, buffer: usize) -> &[u8] {
-    match publish {
-        Some(publish) if sent > 0 && publish.payload.len() >= buffer => sent
-            .checked_sub(publish.head_len())
-            .and_then(|from| publish.payload.get(from..))
-            .filter(|rest| rest.len() >= buffer)
-            .unwrap_or_default(),
-        _ => &[],
+fn large_rest<B: AsRef<[u8]>>(
+    publish: Option<(&Message<B>, bool)>,
+    due: Due,
+    sent: usize,
+    buffer: usize,
+) -> &[u8] {
+    let Some((message, dup)) = publish.filter(|_| sent > 0) else {
+        return &[];
+    };
+    let payload = message.payload.as_ref();
+    if payload.len() < buffer {
+        return &[];
     }
+    sent.checked_sub(message.packet(due.id, dup).head_len())
+        .and_then(|from| payload.get(from..))
+        .filter(|rest| rest.len() >= buffer)
+        .unwrap_or_default()
 }

@@ -45,16 +45,32 @@ impl<'a> Subscribe<'a> {
 
     /// Writes the packet.
     pub fn emit(&self, out: &mut Writer) {
-        Header::new(Kind::Subscribe, self.remaining()).emit(out);
-        out.put_u16(self.id.get());
-        out.put_text(self.filter);
-        out.put_u8(self.qos as u8);
-        out.put(self.rest);
+        emit(
+            Kind::Subscribe,
+            self.id,
+            self.filter,
+            &[self.qos as u8],
+            self.rest,
+            out,
+        );
     }
+}
 
-    fn remaining(&self) -> usize {
-        2 + 2 + self.filter.len() + 1 + self.rest.len()
-    }
+/// Writes a SUBSCRIBE, or an UNSUBSCRIBE, which has no QoS behind its filters.
+#[inline(never)]
+pub(super) fn emit(
+    kind: Kind,
+    id: PacketId,
+    filter: &[u8],
+    qos: &[u8],
+    rest: &[u8],
+    out: &mut Writer,
+) {
+    Header::new(kind, 2 + 2 + filter.len() + qos.len() + rest.len()).emit(out);
+    out.put_u16(id.get());
+    out.put_text(filter);
+    out.put(qos);
+    out.put(rest);
 }
 
 fn next<'a>(body: &mut Reader<'a>) -> Result<(&'a [u8], QoS)> {

@@ -1,6 +1,6 @@
 //! UNSUBSCRIBE (section 3.10).
 
-use super::{Header, Kind, PacketId, Reader, Result, Writer, check_filter};
+use super::{Header, Kind, PacketId, Reader, Result, Writer, check_filter, subscribe};
 
 /// The end of subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +38,7 @@ impl<'a> Unsubscribe<'a> {
 
     /// Writes the packet.
     pub fn emit(&self, out: &mut Writer) {
-        Header::new(Kind::Unsubscribe, self.remaining()).emit(out);
-        out.put_u16(self.id.get());
-        out.put_text(self.filter);
-        out.put(self.rest);
-    }
-
-    fn remaining(&self) -> usize {
-        2 + 2 + self.filter.len() + self.rest.len()
+        subscribe::emit(Kind::Unsubscribe, self.id, self.filter, &[], self.rest, out);
     }
 }
 
