@@ -1080,7 +1080,7 @@ def the_thread_ends_with_disconnect_and_survives_close(t):
             mp.expect("0")
         else:
             mp.expect("None")
-        eventually(t, lambda: tasks(mp) == running, f"{tasks(mp)} threads after {call}, expected {running}", 0.5)
+        eventually(t, lambda: tasks(mp) == running, f"{tasks(mp)} threads after {call}, expected {running}", 0.5 + tick(t) / 5)
     mp.tell()
 
 
@@ -1096,7 +1096,7 @@ hear()
 """)
         mp.tell()
         mp.expect("disconnected")
-        eventually(t, lambda: tasks(mp) == 1, "the thread does not end", 0.5)
+        eventually(t, lambda: tasks(mp) == 1, "the thread does not end", 0.5 + tick(t) / 5)
         mp.tell()
         mp.finish()
 
