@@ -3,6 +3,8 @@
 //! [`run`] is the internal thread's loop. It asks the client what is due, does it, and waits; it
 //! holds nothing meanwhile. On a port without threads the calls of the script ask instead.
 
+use core::mem;
+
 use crate::{
     calls::{self, Dialer, Error, Interrupted, NetError, Port, Wait},
     client::Fault,
@@ -29,12 +31,17 @@ pub enum Duty<E> {
     Report(Fault<E>),
 }
 
+/// Milliseconds for the answer to a PINGREQ.
+pub(crate) fn pong_time(keepalive: u32) -> u32 {
+    keepalive.min(PING_TIMEOUT)
+}
+
 /// What keepalive asks for.
 pub(crate) enum Ping {
     /// Nothing before this moment.
     Wait(Time),
-    /// A PINGREQ, now; then nothing before this moment.
-    Send(Time),
+    /// A PINGREQ, as soon as possible.
+    Send,
     /// The answer to the last one did not come in time.
     Unanswered,
 }
@@ -47,9 +54,11 @@ pub(crate) struct Service {
     running: bool,
     /// When something was received last.
     pub received: Time,
-    /// When the answer to the last PINGREQ is due.
+    /// A PINGREQ has to be sent, and its answer awaited.
+    pub ping_wanted: bool,
+    /// When the answer to the last such PINGREQ is due.
     pong_due: Option<Time>,
-    /// When the last PINGREQ was due.
+    /// When it was sent.
     pub pinged: Time,
     /// An answer could not be read in time: what is received says nothing for now.
     excused: bool,
@@ -76,11 +85,6 @@ impl Service {
     pub fn dismiss(&mut self) {
         self.running = false;
         self.backoff = 0;
-    }
-
-    /// Has a PINGREQ been sent, or is it about to be, that is not answered yet?
-    pub fn awaits_pong(&self) -> bool {
-        self.pong_due.is_some()
     }
 
     pub fn employs(&self, thread: u8) -> bool {
@@ -119,15 +123,22 @@ impl Service {
     }
 
     pub fn ping_answered(&mut self) {
-        (self.pong_due, self.pings, self.excused) = (None, 0, false);
+        (self.ping_wanted, self.pong_due) = (false, None);
+        (self.pings, self.excused) = (0, false);
     }
 
-    /// The same once more: until when to wait for its answer.
-    pub fn ping_again(&mut self, now: Time, keepalive: u32) -> Time {
-        let due = now.after(keepalive.min(PING_TIMEOUT));
-        (self.pong_due, self.pinged) = (Some(due), now);
-        self.pings = self.pings.saturating_add(1);
-        due
+    /// There was no answer in time: once more.
+    pub fn ping_again(&mut self) {
+        (self.ping_wanted, self.pong_due) = (true, None);
+    }
+
+    /// The PINGREQ that is wanted, if one is, is on its way, or cannot be: from now on the answer
+    /// is awaited. In the middle of a large message none can be sent.
+    pub fn ping_sent(&mut self, now: Time, keepalive: u32) {
+        if mem::take(&mut self.ping_wanted) {
+            (self.pong_due, self.pinged) = (Some(now.after(pong_time(keepalive))), now);
+            self.pings = self.pings.saturating_add(1);
+        }
     }
 
     /// `keepalive` in milliseconds, not 0; `sent`: when something was sent last; `busy`: the
@@ -149,7 +160,8 @@ impl Service {
         };
         let due = quiet_since.after(keepalive);
         if now.reached(due) {
-            Ping::Send(self.ping_again(now, keepalive))
+            self.ping_wanted = true;
+            Ping::Send
         } else {
             Ping::Wait(due)
         }

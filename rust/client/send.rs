@@ -161,6 +161,8 @@ where
             return Some(self.acks.remove(0));
         }
         if mem::take(&mut self.ping_due) {
+            let keepalive = self.keepalive();
+            self.service.ping_sent(self.now, keepalive);
             let kind = Kind::Pingreq;
             return Some(Due {
                 kind,

@@ -8,7 +8,7 @@ use super::{Appetite, Client, Fault, Part, Phase, STALL, Stop, Watch};
 use crate::{
     calls::Wait,
     memory::Memory,
-    service::{CONNECT_TIMEOUT, Duty, Ping},
+    service::{CONNECT_TIMEOUT, Duty, Ping, pong_time},
     time::Time,
 };
 
@@ -141,17 +141,24 @@ where
         }
     }
 
+    /// The keepalive interval in milliseconds.
+    pub(super) fn keepalive(&self) -> u32 {
+        u32::from(self.config.keepalive) * 1_000
+    }
+
     /// Sends a PINGREQ when nothing was sent or received for a keepalive interval; the answer
     /// says when to look again. [MQTT-3.1.2-23]
     fn keep_alive(&mut self) -> Result<Time, Fault<S::Error>> {
-        let (keepalive, now) = (u32::from(self.config.keepalive) * 1_000, self.now);
+        let (keepalive, now) = (self.keepalive(), self.now);
         if keepalive == 0 {
             return Ok(now.after(Time::FOREVER));
         }
         let sent = self.outgoing.progress();
-        if self.wants_write() && now.since(sent) < STALL && !self.service.awaits_pong() {
-            // A packet is on its way, and no PINGREQ can be sent in the middle of it.
-            return Ok(now.after(keepalive / 2));
+        if self.service.ping_wanted {
+            if now.since(sent) < STALL {
+                return Ok(sent.after(STALL));
+            }
+            self.service.ping_sent(now, keepalive); // as far as the socket lets us
         }
         // While messages keep the answer from being read, its absence means nothing: as long as
         // there is no room to read into, or something comes in.
@@ -163,13 +170,14 @@ where
         };
         match self.service.ping_due(now, keepalive, sent, busy) {
             Ping::Wait(until) => Ok(until),
-            Ping::Send(until) => {
+            Ping::Send => {
                 self.ping_due = true;
-                Ok(until)
+                Ok(now.after(pong_time(keepalive)))
             }
             Ping::Unanswered if self.service.pings <= u16::from(self.config.ping_max) => {
                 self.ping_due = true;
-                Ok(self.service.ping_again(now, keepalive))
+                self.service.ping_again();
+                Ok(now.after(pong_time(keepalive)))
             }
             Ping::Unanswered => Err(Fault::NoPingresp),
         }

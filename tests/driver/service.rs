@@ -1,7 +1,7 @@
 //! Keepalive and reconnection: by the internal thread, and by the calls where there is none.
 
 use umqtt::{
-    calls::{self, Error},
+    calls::{self, Error, Reply},
     client::{Fault, Status},
     service,
 };
@@ -214,4 +214,40 @@ fn as_many_pings_as_the_script_wants() {
     rig.later(60_000 + 257 * 10_000, calls::disconnect);
     service::run(&rig, thread);
     assert_eq!(*rig.reports.borrow(), [Fault::NoPingresp]);
+}
+
+/// In the middle of a message no PINGREQ can be sent, and its answer is due only when it has been.
+#[test]
+fn a_message_that_takes_longer_than_keepalive() {
+    let rig = connected(reconnecting(false));
+    let payload = vec![7; 20_000];
+    for piece in publish(0, "t", 0, &payload).chunks(1_000) {
+        rig.script([expect(piece), Step::Pause(4_900)]);
+    }
+    rig.script([expect(PINGREQ), Step::Pause(4_000), send(PINGRESP)]);
+    let (outcome, ms) = rig.time(|| rig.publish(0, "t", &payload));
+    assert_eq!(outcome, Ok(Reply::Done));
+    assert!(ms > 90_000, "{ms} ms");
+    while !rig.is_over() {
+        rig.pass(500);
+        assert_eq!(rig.receive(false), Ok(Got::Nothing));
+    }
+    assert_eq!(rig.status(), Status::Connected);
+}
+
+/// A socket that takes nothing keeps the PINGREQ, too: the connection is dead all the same.
+#[test]
+fn a_ping_that_cannot_be_sent() {
+    let rig = connected(reconnecting(false));
+    rig.net().blocked = true;
+    assert_eq!(rig.post(1, "t", "x"), Ok(Reply::Done));
+    rig.script([Step::Close]);
+    let ((), ms) = rig.time(|| {
+        while rig.status() == Status::Connected {
+            rig.pass(500);
+            assert_eq!(rig.receive(false), Ok(Got::Nothing));
+        }
+    });
+    assert!((65_000..80_000).contains(&ms), "{ms} ms");
+    rig.net().blocked = false;
 }
