@@ -5,7 +5,6 @@ the UART on its standard input and output.
 """
 
 import os
-import re
 import subprocess
 import threading
 import time

@@ -483,3 +483,36 @@ def threaded(t):
 def tick(t):
     """Seconds that may pass before the internal thread looks at the socket: 0.5 where nothing can wait for one."""
     return 0 if b"eventfd" in open(t.binary, "rb").read() or not threaded(t) else 0.5
+
+
+def in_phase(t, phase, mp, link, b):
+    """Has the reconnection hang in this phase; what is returned has to be kept."""
+    choke = t._part(broker.BlackHole(listener=b.listener)) if phase == "tcp" else None
+    if phase == "port":
+        b.down()
+    link.fin()
+    link.expect_end()
+    if phase == "connack":
+        link = b.accept()
+        link.expect_connect(keepalive=0)
+    elif phase == "dns":
+        eventually(t, lambda: b.resolver.asked() > 1, "the resolver is not asked again", 3)
+    else:
+        time.sleep(1.6)  # the attempt is under way
+    return link, choke
+
+
+def phase_of(t, phase, script):
+    b = t.broker()
+    options = {}
+    host = t.target.HOST
+    if phase == "dns":
+        b.resolver = Resolver(t)
+        host, options = "broker.test", {"environment": b.resolver.environment}
+    mp = t.mp("c = MQTTClient('c', HOST, PORT, keepalive=0)\nc.set_callback(show)\nc.connect()\nsay('connected')\n"
+              + script, b, HELPERS + f"HOST = {host!r}\n", PHASE=phase, **options)
+    link = b.welcome(keepalive=0)
+    mp.expect("connected")
+    if phase == "dns":
+        b.resolver.answer("hang")
+    return (mp, b, *in_phase(t, phase, mp, link, b))

@@ -11,7 +11,6 @@ Stack: from the entry of the call to the deepest point in our code; MicroPython'
 import glob
 import os
 import re
-import subprocess
 import sys
 
 import elf
