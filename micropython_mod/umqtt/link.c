@@ -16,14 +16,13 @@
 #include "link.h"
 #include "port.h"
 
-// Bytes that the TLS module surely puts into one record, as its output buffer goes: MBEDTLS_SSL_OUT_CONTENT_LEN.
+// Bytes that the TLS module surely puts into one record, as its output buffer goes: MBEDTLS_SSL_OUT_CONTENT_LEN, which is
+// this in MicroPython's own configuration. It may turn out to be more.
 #ifndef UMQTT_TLS_RECORD
-#if UMQTT_LINUX
-#define UMQTT_TLS_RECORD (16384)
-#else
 #define UMQTT_TLS_RECORD (4096)
 #endif
-#endif
+// The most that there may be in one (RFC 8446, 5.1).
+#define TLS_LARGEST_RECORD (16384)
 
 /******************************************************************************/
 // The link as a stream
@@ -46,6 +45,7 @@ static mp_uint_t link_write(mp_obj_t self_in, const void *buf, mp_uint_t size, i
     self->blocked = MP_STREAM_POLL_WR;
     mp_uint_t n = mp_get_stream(self->socket)->write(self->socket, buf, size, errcode);
     self->moved = self->moved || n != MP_STREAM_ERROR;
+    self->pending = n != size;
     if (n == MP_STREAM_ERROR && !not_now(*errcode)) {
         // Who refuses a client says so and closes, and the client may be sending more before it reads.
         enum { ALERT = 21 };
@@ -87,6 +87,10 @@ umqtt_link_t *umqtt_link_new(void) {
     link->base.type = &LINK_TYPE;
     link->read_wants = MP_STREAM_POLL_RD;
     link->write_wants = MP_STREAM_POLL_WR;
+    #if UMQTT_TLS
+    link->sure = UMQTT_TLS_RECORD;
+    link->most = TLS_LARGEST_RECORD;
+    #endif
     return link;
 }
 
@@ -291,29 +295,48 @@ int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
     return MP_EPROTO;
 }
 
-// The TLS module has encrypted the data when the socket does not take them, and wants nothing but to be called again. So
-// they are as good as sent; but they are counted byte by byte, one whenever the socket has taken a part of the record, and
-// the rest when it has taken all of it: nobody gives up what has been encrypted, and a slow peer is no dead one.
+// The TLS module has encrypted the data when the socket does not take them, and wants nothing but to be called again, with
+// the same. So they are as good as sent; but they are counted byte by byte, one whenever the socket has taken a part of the
+// record, and the rest when it has taken all of it: nobody gives up what has been encrypted, and a slow peer is no dead one.
+// How much went into the record, the module says only then. Should it be off by then, as a read may send it off, the module
+// is not asked again: it would encrypt the same data once more.
 static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
-    bool held = link->holds;
-    len = held ? link->held : MIN(len, UMQTT_TLS_RECORD);
-    link->moved = false;
+    enum { SMALLEST = 64 }; // What a record may be limited to at worst: RFC 8449, 4.
+    size_t given = link->held;
+    if (given > 0) {
+        given = MIN(given, link->counted + len);
+    } else if (!link->pending) {
+        given = MIN(len, link->most);
+    }
+    // Otherwise, a record of its own (an alert) goes first, with nothing: it would take that for the data, sent already.
     int error = 0;
-    mp_uint_t n = mp_get_stream(link->tls)->write(link->tls, data, len, &error);
+    link->moved = false;
+    mp_uint_t n = given;
+    if (link->held == 0 || link->pending) {
+        n = mp_get_stream(link->tls)->write(link->tls, data - link->counted, given, &error);
+    } else if (given > link->sure) {
+        // It is off, and there is no telling how much was in it.
+        return -failed(link, MP_EPROTO);
+    }
     if (n != MP_STREAM_ERROR) {
-        link->holds = false;
+        link->sure = n < given ? n : MAX(link->sure, n);
+        if (n < given && n >= UMQTT_TLS_RECORD) {
+            link->most = n;
+        }
+        mp_int_t done = n - link->counted;
+        link->held = link->counted = 0;
         link->write_wants = MP_STREAM_POLL_WR;
-        return n;
+        return done;
     }
     if (!not_now(error)) {
         return -failed(link, error);
     }
     link->write_wants = link->blocked;
-    if (link->blocked == MP_STREAM_POLL_WR) {
-        bool count = len > 1 && (!held || link->moved);
-        link->holds = true;
-        link->held = len - count;
-        if (count) {
+    if (link->pending && given > 0) {
+        bool moved = link->moved || link->held == 0;
+        link->held = given;
+        if (moved && MIN(given, SMALLEST) > link->counted + 1u) {
+            link->counted++;
             return 1;
         }
     }
@@ -342,8 +365,6 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     nlr_pop();
     if (n == MP_STREAM_ERROR && not_now(error)) {
         link->read_wants = link->blocked;
-        // An alert of the TLS module's own waits for the socket: it would take that for the next data, sent already.
-        link->holds = link->holds || link->blocked == MP_STREAM_POLL_WR;
     } else if (done < len) {
         link->ended = link->ended || n == 0;
         link->read_wants = AT_ONCE;

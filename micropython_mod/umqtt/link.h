@@ -46,9 +46,16 @@ typedef struct _umqtt_link_t {
     bool refused;
     // Small segments do not wait for an answer: until CONNACK.
     bool at_once;
-    // The TLS module has a record that the socket has not taken, with so many bytes of what is to be sent next in it.
-    bool holds;
+    // The TLS module has a record that the socket has not taken, or not all of it.
+    bool pending;
+    // How much the TLS module was given to send when it did not get rid of the record, until it is told that it has; and how
+    // much of that counts as sent.
     uint16_t held;
+    uint8_t counted;
+    // How much one record surely has room for, and the most there is use in giving: so much more has the module put into one,
+    // or no more.
+    uint16_t sure;
+    uint16_t most;
 } umqtt_link_t;
 
 // Makes the context, from a certificate authority (str or bytes; None: do not verify) and the certificate and key that
