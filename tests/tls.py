@@ -1,9 +1,12 @@
 """TLS for the tests: certificates that the `openssl` command makes, once a run, and a server's end of a connection."""
 
 import atexit
+import ctypes
 import functools
+import hmac
 import os
 import ssl
+import struct
 import subprocess
 import tempfile
 import threading
@@ -56,10 +59,11 @@ def _make():
     _certificate("rsa-ca", "umqtt test CA (RSA)", key="RSA -pkeyopt rsa_keygen_bits:2048")
     _certificate("rsa", NAME, "rsa-ca", key="RSA -pkeyopt rsa_keygen_bits:2048")
     _certificate("rsa-client", "client", "rsa-ca", key="RSA -pkeyopt rsa_keygen_bits:2048")
+    _certificate("weak", NAME, "ca", key="RSA -pkeyopt rsa_keygen_bits:1024")
 
 
 def pem(name):
-    """ca, other, server, expired, stranger, client, impostor; and rsa-ca, rsa, rsa-client."""
+    """ca, other, server, expired, stranger, client, impostor, weak; and rsa-ca, rsa, rsa-client."""
     with _lock:
         _make()
     return path(f"{name}.pem")
@@ -92,6 +96,8 @@ def options(**more):
 def context(certificate="server", verify=None):
     """What a server needs; `verify`: clients have to have a certificate of this CA."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if certificate == "weak":
+        made.set_ciphers("ALL:@SECLEVEL=0")
     made.load_cert_chain(pem(certificate), path(f"{certificate}.key"))
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if verify:
@@ -180,3 +186,108 @@ class Server:
             self._step(self.tls.unwrap)
         finally:
             self.flush()
+
+
+# --- a server's records, one by one
+
+APPLICATION_DATA, ALERT, HANDSHAKE = 23, 21, 22
+HELLO_REQUEST = bytes(4)
+
+
+@functools.cache
+def _libcrypto():
+    # the one that Python's own ssl module has brought
+    with open("/proc/self/maps") as maps:
+        library = ctypes.CDLL(next(line.split()[-1] for line in maps if "libcrypto" in line))
+    for name in "EVP_CIPHER_CTX_new", "EVP_aes_128_gcm":
+        getattr(library, name).restype = ctypes.c_void_p
+    return library
+
+
+def _gcm(key, nonce, more, data, tag=None):
+    """AES-128-GCM: the encrypted data with their tag; with a tag the decrypted ones, or None if it is not theirs."""
+    c, pointer, size = _libcrypto(), ctypes.c_void_p, ctypes.c_int()
+    context = pointer(c.EVP_CIPHER_CTX_new())
+    out, encrypt = ctypes.create_string_buffer(len(data) + 16), int(tag is None)
+    c.EVP_CipherInit_ex(context, pointer(c.EVP_aes_128_gcm()), None, key, nonce, encrypt)
+    c.EVP_CipherUpdate(context, None, ctypes.byref(size), more, len(more))
+    c.EVP_CipherUpdate(context, out, ctypes.byref(size), data, len(data))
+    if tag:
+        c.EVP_CIPHER_CTX_ctrl(context, 0x11, 16, tag)  # EVP_CTRL_AEAD_SET_TAG
+    good = c.EVP_CipherFinal_ex(context, ctypes.byref(ctypes.create_string_buffer(16)), ctypes.byref(size))
+    tag = tag or ctypes.create_string_buffer(16)
+    if encrypt:
+        c.EVP_CIPHER_CTX_ctrl(context, 0x10, 16, tag)  # EVP_CTRL_AEAD_GET_TAG
+    c.EVP_CIPHER_CTX_free(context)
+    return out.raw[:len(data)] + (tag.raw if encrypt else b"") if good == 1 else None
+
+
+class Records(Server):
+    """A server that makes each record itself once the handshake, of TLS 1.2, is over: Python's ssl module sends neither an
+    empty one nor a HelloRequest, and takes no answer to the latter. What the client sends that is no data is kept in `alerts`."""
+
+    def __init__(self, sock, certificate="server"):
+        made = context(certificate)
+        made.maximum_version = ssl.TLSVersion.TLSv1_2
+        made.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+        made.keylog_filename = path(f"keys-{time.time_ns()}")
+        super().__init__(sock, made)
+        self.hello = bytearray()  # what went out first
+        self.keys, self.raw, self.alerts = made.keylog_filename, bytearray(), []
+
+    def flush(self):
+        sent = self.outgoing.read()
+        if len(self.hello) < 64:
+            self.hello += sent
+        self.backlog += sent
+        super().flush()
+
+    def handshake(self):
+        super().handshake()
+        _, client_random, master = next(line.split() for line in open(self.keys) if line.startswith("CLIENT_RANDOM"))
+        seed = b"key expansion" + self.hello[11:43] + bytes.fromhex(client_random)
+        block, a = b"", seed
+        while len(block) < 40:  # RFC 5246, 5 and 6.3
+            a = hmac.digest(bytes.fromhex(master), a, "sha256")
+            block += hmac.digest(bytes.fromhex(master), a + seed, "sha256")
+        self.theirs, self.ours = (block[:16], block[32:36]), (block[16:32], block[36:40])
+        self.received = self.sent = 1  # after Finished
+
+    @staticmethod
+    def _about(number, kind, size):
+        return struct.pack(">QBHH", number, kind, 0x303, size)
+
+    def record(self, kind, data):
+        with self.lock:
+            key, salt = self.ours
+            nonce = struct.pack(">Q", self.sent)
+            body = nonce + _gcm(key, salt + nonce, self._about(self.sent, kind, len(data)), data)
+            self.sent += 1
+            self.backlog += struct.pack(">BHH", kind, 0x303, len(body)) + body
+            super().flush()
+
+    def sendall(self, data):
+        self.record(APPLICATION_DATA, data)
+
+    def recv(self, size):
+        data = self.sock.recv(size)
+        if not data:
+            return data
+        self.raw += self.incoming.read() + data  # what came right behind the handshake
+        plain = b""
+        while len(self.raw) >= 5:
+            kind, _, length = struct.unpack_from(">BHH", self.raw)
+            if len(self.raw) < 5 + length:
+                break
+            body = bytes(self.raw[5:5 + length])
+            del self.raw[:5 + length]
+            key, salt = self.theirs
+            body = _gcm(key, salt + body[:8], self._about(self.received, kind, length - 24), body[8:-16], body[-16:])
+            if body is None:
+                raise ssl.SSLError(f"record {self.received} is not as the client made it")
+            self.received += 1
+            if kind == APPLICATION_DATA:
+                plain += body
+            else:
+                self.alerts.append((kind, body))
+        return plain or None

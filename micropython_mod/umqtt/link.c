@@ -32,11 +32,34 @@ static bool not_now(int error) {
     return error == MP_EAGAIN || error == -MP_EAGAIN; // the latter on QuecPython
 }
 
+// Goes along with the records that come in: all of them begin with a type, a version and a length (RFC 8446, 5.1).
+static void follow(umqtt_link_t *link, const byte *data, size_t n) {
+    while (n > 0) {
+        size_t size = UMQTT_TLS_HEADER + (link->record[3] << 8 | link->record[4]);
+        if (link->seen >= UMQTT_TLS_HEADER && link->seen == size) {
+            link->seen = 0;
+        }
+        size_t step = 1;
+        if (link->seen < sizeof(link->record)) {
+            link->record[link->seen] = *data;
+        } else {
+            step = MIN(n, size - link->seen);
+        }
+        link->seen += step;
+        data += step;
+        n -= step;
+    }
+}
+
 static mp_uint_t link_read(mp_obj_t self_in, void *buf, mp_uint_t size, int *errcode) {
     umqtt_link_t *self = MP_OBJ_TO_PTR(self_in);
     self->blocked = MP_STREAM_POLL_RD;
     mp_uint_t n = mp_get_stream(self->socket)->read(self->socket, buf, size, errcode);
+    self->fed = n != MP_STREAM_ERROR;
     self->ended = self->ended || n == 0;
+    if (self->fed) {
+        follow(self, buf, n);
+    }
     return n;
 }
 
@@ -48,11 +71,9 @@ static mp_uint_t link_write(mp_obj_t self_in, const void *buf, mp_uint_t size, i
     self->pending = n != size;
     if (n == MP_STREAM_ERROR && !not_now(*errcode)) {
         // Who refuses a client says so and closes, and the client may be sending more before it reads.
-        enum { ALERT = 21 };
-        byte kind = 0;
+        byte alert[64];
         int error;
-        mp_get_stream(self->socket)->read(self->socket, &kind, 1, &error);
-        self->refused = kind == ALERT;
+        link_read(self_in, alert, sizeof(alert), &error);
     }
     return n;
 }
@@ -126,11 +147,20 @@ void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure) {
 }
 
 #if UMQTT_TLS
+int umqtt_link_alert(const umqtt_link_t *link) {
+    enum { ALERT = 21 };
+    if (link->record[0] != ALERT || link->seen <= UMQTT_TLS_HEADER) {
+        return -1;
+    }
+    return link->seen == sizeof(link->record) && link->record[4] == 2 ? link->record[6] : UMQTT_ALERT_UNKNOWN;
+}
+
 // What the error of a TLS stream comes to. TLS libraries have numbers of their own, mostly negative; those of the socket
 // below come through negated.
 static int failed(umqtt_link_t *link, int error) {
+    error = error < 0 && error > -256 ? -error : error;
     umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
-    return error > 0 ? error : error < 0 && error > -256 ? -error : MP_EPROTO;
+    return error > 0 ? error : MP_EPROTO;
 }
 
 static bool raised(void *exception, const mp_obj_type_t *type) {
@@ -343,6 +373,14 @@ static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
     return -MP_EAGAIN;
 }
 
+// Was there nothing in the last record? There may be such (RFC 5246, 6.2.1), and TLS modules report them like the end of the
+// stream, of which an alert tells: in TLS 1.3 it looks like data, of a size that is known.
+static bool is_empty(const umqtt_link_t *link) {
+    enum { APPLICATION_DATA = 23, ALERT_SIZE = 2 + 1 + 16, SHORT_ALERT_SIZE = 2 + 1 + 8 };
+    size_t size = link->seen - UMQTT_TLS_HEADER;
+    return link->record[0] == APPLICATION_DATA && !link->ended && size != ALERT_SIZE && size != SHORT_ALERT_SIZE;
+}
+
 // Reads record after record, for no wait for the socket tells of data that the TLS module has. Nor of an end, or a failure,
 // that it has met behind them, and maybe says only once: then the next wait is for what there is always.
 static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
@@ -358,12 +396,27 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     }
     int error = 0;
     mp_uint_t n = 0;
-    do {
+    // Records that bring no data do not go on for ever.
+    int patience = 64;
+    bool again = true;
+    while (done < len && again) {
+        link->fed = false;
         n = mp_get_stream(link->tls)->read(link->tls, data + done, len - done, &error);
-        done += n == MP_STREAM_ERROR ? 0 : n;
-    } while (n != MP_STREAM_ERROR && n > 0 && done < len);
+        if (n != MP_STREAM_ERROR && n > 0) {
+            done += n;
+            continue;
+        }
+        // There may be more behind a record that it could not answer with an alert, or that says nothing.
+        again = link->fed && (n == 0 ? is_empty(link) : not_now(error));
+        if (again && --patience == 0) {
+            break;
+        }
+    }
     nlr_pop();
-    if (n == MP_STREAM_ERROR && not_now(error)) {
+    if (again && done < len) {
+        link->read_wants = AT_ONCE;
+        error = MP_EAGAIN;
+    } else if (n == MP_STREAM_ERROR && not_now(error)) {
         link->read_wants = link->blocked;
     } else if (done < len) {
         link->ended = link->ended || n == 0;

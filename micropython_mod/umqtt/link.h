@@ -14,6 +14,9 @@
 #endif
 #endif
 
+// Bytes that each record of TLS begins with.
+#define UMQTT_TLS_HEADER (5)
+
 // What a client asks of TLS.
 typedef struct _umqtt_tls_t {
     // An SSLContext, or a `module` that has wrap_socket() only; MP_OBJ_NULL: no TLS.
@@ -39,13 +42,14 @@ typedef struct _umqtt_link_t {
     uint8_t blocked;
     uint8_t read_wants;
     uint8_t write_wants;
-    // The socket has taken something since it was asked for more; and it has come to the end of the stream.
+    // The socket has taken something since it was asked for more; it had something when it was read last; and it has come to
+    // the end of the stream.
     bool moved;
+    bool fed;
     bool ended;
-    // The server has broken the handshake off, with an alert that the TLS module did not come to read.
-    bool refused;
     // Small segments do not wait for an answer: until CONNACK.
     bool at_once;
+    #if UMQTT_TLS
     // The TLS module has a record that the socket has not taken, or not all of it.
     bool pending;
     // How much the TLS module was given to send when it did not get rid of the record, until it is told that it has; and how
@@ -56,6 +60,11 @@ typedef struct _umqtt_link_t {
     // or no more.
     uint16_t sure;
     uint16_t most;
+    // How much of the record that comes in has been read, and what it begins with: its header, and an alert, if it is one that
+    // is not encrypted.
+    uint32_t seen;
+    uint8_t record[UMQTT_TLS_HEADER + 2];
+    #endif
 } umqtt_link_t;
 
 // Makes the context, from a certificate authority (str or bytes; None: do not verify) and the certificate and key that
@@ -75,6 +84,10 @@ int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls);
 // asked for means that there are no more at this moment; none: the peer closed the connection.
 mp_int_t umqtt_link_send(umqtt_link_t *link, const uint8_t *data, size_t len);
 mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len);
+
+// The alert that came last, as RFC 8446 numbers them (6); unknown, if it is encrypted; negative: it was no alert that came.
+enum { UMQTT_ALERT_UNKNOWN = 255 };
+int umqtt_link_alert(const umqtt_link_t *link);
 
 // Remembers what TLS failed with.
 void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure);

@@ -91,6 +91,24 @@ static int outcome_errno(umqtt_outcome_t outcome) {
     return error != 0 ? error : outcome.detail;
 }
 
+#if UMQTT_TLS
+// Lines, some empty, as one.
+static void print_lines(const mp_print_t *print, const char *text) {
+    const char *between = "";
+    while (*text != 0) {
+        const char *end = text;
+        while (*end != 0 && *end != '\n') {
+            end++;
+        }
+        if (end > text) {
+            mp_printf(print, "%s%.*s", between, (int)(end - text), text);
+            between = ", ";
+        }
+        text = *end == 0 ? end : end + 1;
+    }
+}
+#endif
+
 // What TLS failed with, in words: those of the TLS module, but where they are about certificates.
 static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link) {
     #if UMQTT_TLS
@@ -103,6 +121,8 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
         { "expired", "certificate expired" },
         { "in the future", "certificate not valid yet" },
     };
+    // RFC 8446, 6.
+    enum { CLOSE_NOTIFY = 0, DECRYPT_ERROR = 51, PROTOCOL_VERSION = 70 };
     mp_int_t number = 0;
     const char *text = "";
     if (mp_obj_is_small_int(failure)) {
@@ -126,14 +146,17 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
             found = true;
         }
     }
-    if (number == REFUSED || link->refused) {
-        mp_print_str(print, "server refused the connection: maybe it wants a client certificate, or another one");
-    } else if (link->ended || number == MP_ECONNRESET) {
+    int alert = umqtt_link_alert(link);
+    if (number == REFUSED || (number > 0 && alert > CLOSE_NOTIFY)) {
+        mp_print_str(print, alert == PROTOCOL_VERSION ? "server wants another version of TLS"
+            : alert == DECRYPT_ERROR ? "server refused the client's signature: maybe the key is not that of the certificate"
+            : "server refused the connection: maybe it wants a client certificate, or another one");
+    } else if (link->ended || number == MP_ECONNRESET || number == MP_EPIPE) {
         mp_print_str(print, "server closed the connection: maybe it does not speak TLS at this port");
     } else if (text[0] == 0) {
         mp_printf(print, "error %d", (int)number);
     } else if (!found) {
-        mp_print_str(print, text);
+        print_lines(print, text);
     }
     #endif
 }

@@ -1,5 +1,6 @@
 """TLS: what is verified, what is refused and in which words, handshakes that hang, records in pieces, both ways at once."""
 
+import contextlib
 import functools
 import os
 import random
@@ -74,6 +75,7 @@ def a_certificate_has_to_be_trusted_and_in_date_and_for_this_host(t):
         ("stranger", tls.text("ca"), NAME, "wrong host name: the certificate is not for this one"),
         ("server", tls.text("ca"), "local", "wrong host name: the certificate is not for this one"),
         ("server", tls.text("ca"), "x." + NAME, "wrong host name: the certificate is not for this one"),
+        ("weak", tls.text("ca"), NAME, "The certificate is signed with an unacceptable key (eg bad curve, RSA too short)."),
         ("stranger", tls.text("other"), NAME, "certificate not trusted, wrong host name: the certificate is not for this one"),
     ]
     mp = t.mp("""
@@ -413,6 +415,38 @@ def flight(link):
 
 
 @scenario
+def a_server_that_says_all_it_has_to_say_and_closes(t):
+    # what the client then writes fails at the second or third piece
+    b = t.broker()
+    mp = t.mp("""
+        for _ in range(20):
+            attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME})
+    """, b, TRY, NAME=NAME, CA=tls.text("ca"))
+    for _ in range(20):
+        link = silent(t, b)
+        link.send(flight(link))
+        link.close()
+        mp.expect(failed(CLOSED))
+
+
+@scenario
+def why_a_server_refuses(t):
+    # as far as its alert tells
+    b = t.broker()
+    mp = t.mp("""
+        attempt(HOST, PORT)
+        attempt(HOST, PORT, ssl_params={"cert": CERT, "key": KEY})
+        attempt(HOST, PORT, ssl_params={"cert": CERT, "key": OTHER})
+    """, b, TRY, CERT=tls.text("client"), KEY=tls.key("client"), OTHER=tls.key("impostor"))
+    newest, ours, theirs = tls.context(), tls.context(verify="ca"), tls.context(verify="other")
+    newest.minimum_version = ssl.TLSVersion.TLSv1_3
+    for context, text in ((newest, "server wants another version of TLS"), (theirs, REFUSED),
+                          (ours, "server refused the client's signature: maybe the key is not that of the certificate")):
+        turned_away(t, b, context)
+        mp.expect(failed(text))
+
+
+@scenario
 def nothing_older_than_tls_1_1(t):
     # mbedTLS 2.28 would; its records of one byte each would not go well with short writes
     context = tls.context("rsa")
@@ -701,6 +735,42 @@ def all_of_it_byte_by_byte(t):
 
 
 @scenario
+def records_with_nothing_in_them(t):
+    # RFC 5246, 6.2.1; they are not the end, which is told by an alert. More than three in a row mbedTLS takes for an attack.
+    b = t.broker()
+    mp = t.mp("""
+        c = client(ssl=True, reconn=False)
+        c.connect()
+        for _ in range(4):
+            c.wait_msg()
+        say("and now together")
+        hear()
+        pause(100)
+        tell(c.check_msg)
+        hear()
+        tell(c.wait_msg)
+        say(c.get_mqttsta())
+    """, b)
+    link = by_records(t, b)
+    for n in range(4):
+        for _ in range(n):
+            link.sock.record(tls.APPLICATION_DATA, b"")
+        link.send(broker.publish("t", str(n)))
+        mp.expect(f"got b't' b'{n}'")
+    mp.expect("and now together")
+    link.send(broker.publish("t", "1"))
+    for _ in range(3):
+        link.sock.record(tls.APPLICATION_DATA, b"")
+    link.send(broker.publish("t", "2"))
+    mp.tell()
+    mp.expect("got b't' b'1'", "got b't' b'2'", "None")
+    link.sock.record(tls.ALERT, CLOSE_NOTIFY)
+    mp.tell()
+    mp.match("OSError (ECONNRESET|ENOTCONN)")
+    mp.expect("2")
+
+
+@scenario
 def what_came_before_the_end_is_delivered(t):
     for end in "notify", "fin", "rst":
         b = t.broker(tls=tls.context())
@@ -824,14 +894,83 @@ def records_of_any_size(t):
             for n, size in enumerate(OURS):
                 if c.publish("t", DATA[n:n + size]) is not True:
                     say("not sent", n, size)
+            hear()
             c.disconnect()
-            say("held often" if stream.held > 20 else stream.held, stream.others)
+            say("held often" if stream.held > 5 else stream.held, stream.others)
         """, b, RECORDS, environment=small_buffers(), SIZE=size, OURS=ours, DATA=data, heap="8m")
         link = b.welcome()
         for n, size in enumerate(ours):
+            time.sleep(0.002)
             link.expect_publish("t", data[n:n + size])
+        mp.tell()
         link.expect(broker.DISCONNECT)
         mp.expect("held often 0")
+
+
+def by_records(t, b):
+    """Accepts a client; what this server sends then is the scenario's, record by record."""
+    b.tls = None
+    link = b.accept()
+    link.sock = tls.Records(link.sock)
+    link.sock.settimeout(10)
+    link.sock.handshake()
+    link.sock.settimeout(None)
+    link.expect_connect()
+    link.send(broker.connack())
+    return link
+
+
+@scenario
+def a_server_that_asks_for_another_handshake(t):
+    # HelloRequest (RFC 5246, 7.4.1.1), again and again, while records of the client's are held: mbedTLS refuses with an alert,
+    # or sends off in its place what it holds.
+    count = 600
+    b = t.broker(receive_buffer=2048)
+    mp = t.mp("""
+        c = client(ssl=True, reconn=False)
+        c.connect()
+        for n in range(COUNT):
+            size = n * 397 % 3000 if n % 300 < 200 else 30
+            if c.publish("t", "%08d" % n + "x" * size) is not True:
+                say("not sent", n)
+            c.check_msg()
+        hear()
+        c.check_msg()
+        c.disconnect()
+    """, b, environment=small_buffers(), COUNT=count)
+    link = by_records(t, b)
+    with ended() as end:
+        asking = threading.Thread(target=every, args=(end, 0.001, link.sock.record, tls.HANDSHAKE, tls.HELLO_REQUEST))
+        asking.start()
+        for n in range(count):
+            size = n * 397 % 3000 if n % 300 < 200 else 30
+            link.expect_publish("t", "%08d" % n + "x" * size)
+            if n % 5 == 0:
+                time.sleep(0.003)
+    mp.tell()
+    link.expect(broker.DISCONNECT)
+    t.equal({alert for alert in link.sock.alerts if alert[1] != CLOSE_NOTIFY}, {(tls.ALERT, NO_RENEGOTIATION)}, "alerts")
+
+
+CLOSE_NOTIFY, NO_RENEGOTIATION = b"\1\0", b"\1\x64"
+
+
+@contextlib.contextmanager
+def ended():
+    """An event that is set as the block ends."""
+    end = threading.Event()
+    try:
+        yield end
+    finally:
+        end.set()
+
+
+def every(end, seconds, call, *arguments):
+    while not end.wait(seconds):
+        try:
+            call(*arguments)
+        except OSError:  # the client is gone
+            return
 
 
 @scenario(limit=120)
