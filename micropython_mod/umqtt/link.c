@@ -167,6 +167,12 @@ static bool raised(void *exception, const mp_obj_type_t *type) {
     return mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(mp_obj_get_type(MP_OBJ_FROM_PTR(exception))), MP_OBJ_FROM_PTR(type));
 }
 
+static bool has(mp_obj_t object, qstr attribute) {
+    mp_obj_t found[2];
+    mp_load_method_maybe(object, attribute, found);
+    return found[0] != MP_OBJ_NULL;
+}
+
 // The first of the modules that TLS goes by in the versions of MicroPython that has this attribute; MP_OBJ_NULL: none.
 static mp_obj_t tls_module(qstr attribute) {
     static const qstr names[] = { MP_QSTR_tls, MP_QSTR_ssl, MP_QSTR_ussl };
@@ -174,10 +180,9 @@ static mp_obj_t tls_module(qstr attribute) {
         nlr_buf_t nlr;
         if (nlr_push(&nlr) == 0) {
             mp_obj_t module = mp_import_name(names[i], mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
-            mp_obj_t found[2];
-            mp_load_method_maybe(module, attribute, found);
+            bool found = has(module, attribute);
             nlr_pop();
-            if (found[0] != MP_OBJ_NULL) {
+            if (found) {
                 return module;
             }
         } else if (!raised(nlr.ret_val, &mp_type_ImportError)) {
@@ -228,13 +233,17 @@ void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
         if (tls->context == MP_OBJ_NULL) {
             mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
         }
-        if (ca != mp_const_none) {
-            mp_raise_ValueError(MP_ERROR_TEXT("ssl_params: ca: this firmware's TLS cannot verify a certificate"));
-        }
         tls->module = true;
+    }
+    mp_obj_t context = tls->module ? MP_OBJ_NULL : new_context(module);
+    // Over axTLS, MicroPython has contexts that cannot either.
+    if (ca != mp_const_none
+        && (tls->module || !has(module, MP_QSTR_CERT_REQUIRED) || !has(context, MP_QSTR_load_verify_locations))) {
+        mp_raise_ValueError(MP_ERROR_TEXT("ssl_params: ca: this firmware's TLS cannot verify a certificate"));
+    }
+    if (tls->module) {
         return;
     }
-    mp_obj_t context = new_context(module);
     mp_obj_t verify_mode = mp_load_attr(module, ca == mp_const_none ? MP_QSTR_CERT_NONE : MP_QSTR_CERT_REQUIRED);
     mp_store_attr(context, MP_QSTR_verify_mode, verify_mode);
     if (ca != mp_const_none) {

@@ -201,6 +201,39 @@ good = dict(client_id="c", server=HOST, port=1, ssl=True)
 
 
 @scenario
+def a_module_with_contexts_that_cannot_verify(t):
+    # as MicroPython's over axTLS
+    b = t.broker(tls=tls.context())
+    mp = t.mp("""
+        import tls
+        class Context:
+            def __init__(self, protocol):
+                self.verify_mode = None
+            def load_cert_chain(self, cert, key):
+                say("load_cert_chain", cert, key)
+            def wrap_socket(self, sock, **kw):
+                say("verify_mode", self.verify_mode)
+                context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+                context.verify_mode = tls.CERT_NONE
+                return context.wrap_socket(sock, **kw)
+        class Module:
+            SSLContext, PROTOCOL_TLS_CLIENT, CERT_NONE = Context, 0, 0
+        sys.modules["tls"] = Module
+        for params in {"ca": CA}, CA, {"cadata": CA, "cert_reqs": 2}:
+            tell(lambda: MQTTClient("c", NAME, 1, ssl=True, ssl_params=params))
+        Module.CERT_REQUIRED = 2
+        tell(lambda: MQTTClient("c", NAME, 1, ssl=True, ssl_params=CA))
+        attempt(HOST, PORT)
+        attempt(HOST, PORT, ssl_params={"cert": b"CERT", "key": b"KEY"})
+    """, b, TRY, NAME=NAME, CA=tls.text("ca"))
+    for _ in range(4):
+        mp.match("ValueError .*ca.* cannot verify .*")
+    for lines in ["verify_mode 0"], ["load_cert_chain b'CERT' b'KEY'", "verify_mode 0"]:
+        served(b)
+        mp.expect(*lines, "0")
+
+
+@scenario
 def what_is_no_certificate_is_refused_at_once(t):
     mp = t.mp("""
         name = {"server_hostname": NAME}
