@@ -40,6 +40,9 @@ fn main() {
     };
     // Does the port have threads? Known here, half a kilobyte of the other case is left out.
     writeln!(code, "pub const THREADS: Option<bool> = {threads};").unwrap();
+    // Is there room for code that only saves time?
+    let fast = !matches!(env::var("OPT_LEVEL").as_deref(), Ok("s" | "z"));
+    writeln!(code, "pub const FAST: bool = {fast};").unwrap();
     let out = PathBuf::from(env::var("OUT_DIR").unwrap());
     fs::write(out.join("config.rs"), code).unwrap();
     #[cfg(feature = "abi-check")]

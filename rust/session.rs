@@ -265,6 +265,11 @@ impl<M: Memory> Session<M> {
         }
     }
 
+    /// May there be something to send?
+    pub fn has_due(&self) -> bool {
+        self.due
+    }
+
     /// What has to be sent next: what was asked for first.
     pub fn next_due(&mut self) -> Option<Due> {
         if !self.due {

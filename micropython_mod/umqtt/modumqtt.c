@@ -296,13 +296,15 @@ static umqtt_bytes_t copy_bytes(const void *data, size_t len) {
 // A str or any buffer. `*fixed`: the script cannot change it.
 static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
     mp_buffer_info_t buffer;
-    if (!mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
+    *fixed = mp_obj_is_str_or_bytes(arg);
+    if (*fixed) {
+        buffer.buf = (void *)mp_obj_str_get_data(arg, &buffer.len);
+    } else if (!mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
         raise_type(MP_QSTR_msg, "str or buffer");
     }
     if (buffer.len > limit) {
         raise_value(MP_QSTR_msg, "too long");
     }
-    *fixed = mp_obj_is_str_or_bytes(arg);
     // An empty buffer may be nowhere.
     return (umqtt_bytes_t) { buffer.len == 0 ? "" : buffer.buf, buffer.len };
 }
@@ -598,21 +600,22 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
         { MP_QSTR_wait, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_TRUE } },
     };
     mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
-    if (n_args == 3 && kw_args->used == 0) {
-        // The parser takes longer than all the rest.
-        for (size_t i = 0; i < MP_ARRAY_SIZE(allowed_args); i++) {
-            args[i].u_obj = i < 2 ? pos_args[i + 1] : MP_OBJ_FROM_PTR(allowed_args[i].defval.u_rom_obj);
-        }
-    } else {
+    // The parser takes longer than all the rest.
+    bool parsed = n_args != 3 || kw_args->used != 0;
+    if (parsed) {
         mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
     }
-    umqtt_bytes_t topic = topic_arg(args[ARG_topic].u_obj);
-    int qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
-    bool retain = mp_obj_is_true(args[ARG_retain].u_obj);
-    bool wait = mp_obj_is_true(args[ARG_wait].u_obj);
+    umqtt_bytes_t topic = topic_arg(parsed ? args[ARG_topic].u_obj : pos_args[1]);
+    int qos = 0;
+    bool retain = false, wait = true;
+    if (parsed) {
+        qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
+        retain = mp_obj_is_true(args[ARG_retain].u_obj);
+        wait = mp_obj_is_true(args[ARG_wait].u_obj);
+    }
     bool fixed;
     // Beside the payload: the topic with its length, and the packet identifier.
-    umqtt_bytes_t msg = msg_arg(args[ARG_msg].u_obj, MAX_REMAINING - topic.len - 4, &fixed);
+    umqtt_bytes_t msg = msg_arg(parsed ? args[ARG_msg].u_obj : pos_args[2], MAX_REMAINING - topic.len - 4, &fixed);
     umqtt_core_t *core = core_of(pos_args[0]);
     umqtt_outcome_t outcome = { UMQTT_WHAT_BUSY, 0 };
     // What the script can change is copied, unless it is off at once.

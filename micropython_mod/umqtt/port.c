@@ -544,24 +544,39 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
     return error;
 }
 
-// Around everything that the TLS module does.
-static void lock_tls(umqtt_frame_t *frame) {
+// Around everything that the TLS module does. What is under the client's lock needs the second one only while a handshake
+// is in a step, which does not have the client's lock; whether one is, changes under the client's lock to yes.
+static bool lock_tls(umqtt_frame_t *frame, bool handshake) {
     #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
-    if (frame->core->tls.context != MP_OBJ_NULL) {
-        mp_thread_mutex_lock(&frame->core->tls_lock, 1);
+    umqtt_core_t *core = frame->core;
+    if (handshake) {
+        umqtt_port_lock(&frame->call);
+        __atomic_add_fetch(&core->handshakes, 1, __ATOMIC_RELAXED);
+        umqtt_port_unlock(&frame->call, false, false, false, NULL);
+    } else if (__atomic_load_n(&core->handshakes, __ATOMIC_ACQUIRE) == 0) {
+        return false;
     }
+    mp_thread_mutex_lock(&core->tls_lock, 1);
+    return true;
     #else
     (void)frame;
+    (void)handshake;
+    return false;
     #endif
 }
 
-static void unlock_tls(umqtt_frame_t *frame) {
+static void unlock_tls(umqtt_frame_t *frame, bool locked, bool handshake) {
     #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
-    if (frame->core->tls.context != MP_OBJ_NULL) {
+    if (locked) {
         mp_thread_mutex_unlock(&frame->core->tls_lock);
+    }
+    if (handshake) {
+        __atomic_sub_fetch(&frame->core->handshakes, 1, __ATOMIC_RELEASE);
     }
     #else
     (void)frame;
+    (void)locked;
+    (void)handshake;
     #endif
 }
 
@@ -586,14 +601,14 @@ static int connect_step(umqtt_frame_t *frame, umqtt_link_t *link) {
         }
     }
     nlr_buf_t nlr;
-    lock_tls(frame);
+    bool locked = lock_tls(frame, true);
     if (nlr_push(&nlr) == 0) {
         int error = umqtt_link_handshake(link, &frame->core->tls);
         nlr_pop();
-        unlock_tls(frame);
+        unlock_tls(frame, locked, true);
         return error;
     }
-    unlock_tls(frame);
+    unlock_tls(frame, locked, true);
     int error = caught_tls(frame, link, nlr.ret_val);
     return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
     #endif
@@ -616,28 +631,28 @@ ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
     umqtt_link_t *link = socket;
     frame->core->link = link;
     nlr_buf_t nlr;
-    lock_tls(frame);
+    bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
         ptrdiff_t n = umqtt_link_send(link, data, len);
         nlr_pop();
-        unlock_tls(frame);
+        unlock_tls(frame, locked, false);
         return n;
     }
-    unlock_tls(frame);
+    unlock_tls(frame, locked, false);
     return -caught_tls(frame, link, nlr.ret_val);
 }
 
 ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
     umqtt_frame_t *frame = frame_of(call);
     nlr_buf_t nlr;
-    lock_tls(frame);
+    bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
         ptrdiff_t n = umqtt_link_receive(socket, data, len);
         nlr_pop();
-        unlock_tls(frame);
+        unlock_tls(frame, locked, false);
         return n;
     }
-    unlock_tls(frame);
+    unlock_tls(frame, locked, false);
     return -caught_tls(frame, socket, nlr.ret_val);
 }
 

@@ -66,8 +66,10 @@ typedef struct _umqtt_core_t {
     mp_thread_mutex_t queue_lock;
     bool queue;
     #if !MICROPY_PY_THREAD_GIL
-    // For the context of TLS, which an attempt to connect that nobody wants any more may still be using.
+    // For the context of TLS, which an attempt to connect that nobody wants any more may still be using; and how many of
+    // them are in a step of a handshake.
     mp_thread_mutex_t tls_lock;
+    uint8_t handshakes;
     #endif
     #endif
     #if UMQTT_LINUX

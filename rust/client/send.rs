@@ -6,6 +6,7 @@ use embedded_nal::{TcpClientStack, nb};
 
 use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
+    config::FAST,
     memory::Memory,
     packet::{Ack, Connect, Header, Kind, PacketId, QoS, Subscribe, Unsubscribe, Will, Writer},
     session::{Due, Message, Session, Ticket},
@@ -25,6 +26,14 @@ where
         started: &mut Option<(Ticket, u8)>,
         read: bool,
     ) -> Stop {
+        if FAST && !read && started.is_none() {
+            *started = self
+                .send_at_once(stack, message)
+                .map(|ticket| (ticket, self.link));
+            if started.is_some() {
+                return Stop::Dry;
+            }
+        }
         let in_flight = message.qos != QoS::AtMostOnce;
         let mut take = |client: &mut Self| {
             if started.is_none() {
@@ -39,6 +48,37 @@ where
         let stop = self.pump(stack, Appetite::Keep, read || in_flight);
         take(self);
         self.pump(stack, Appetite::Keep, false).or(stop)
+    }
+
+    /// Sends a QoS 0 message, if nothing is in its way. Most messages go this way, half as long as
+    /// the other.
+    fn send_at_once(&mut self, stack: &mut S, message: &Message<M::Bytes>) -> Option<Ticket> {
+        let clear = message.qos == QoS::AtMostOnce
+            && self.phase == Phase::Up
+            && !self.wants_write()
+            && !self.ping_due
+            && self.acks.is_empty()
+            && !self.session.has_due()
+            && self.incoming.bytes().is_empty();
+        let socket = self.socket.as_mut().filter(|_| clear)?;
+        let packet = message.packet(None, false);
+        let (written, len) = self.outgoing.append(0, self.now, |out| packet.emit(out));
+        if written < len {
+            self.outgoing.drop_pending();
+            return None;
+        }
+        match stack.send(socket, self.outgoing.pending()) {
+            Ok(n) => self.outgoing.taken(n, self.now),
+            Err(nb::Error::WouldBlock) => {}
+            Err(nb::Error::Other(error)) => self.lose(stack, Fault::Io(error)),
+        }
+        let ticket = self.session.new_ticket();
+        if !self.outgoing.is_empty() {
+            self.at_most_once = Some((message.clone(), ticket));
+            self.start(Kind::Publish, None);
+            (self.sent, self.len) = (len, len);
+        }
+        Some(ticket)
     }
 
     fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
