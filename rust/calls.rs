@@ -389,9 +389,12 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
 pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResult<P, ()> {
     while !dialer.step(port)? {
         let connecting = dialer.socket.as_ref();
-        let deadline = port.with(|client, _| {
+        let deadline = timed(port, |client, _| {
             client.will_wait();
-            client.connect_deadline()
+            match client.epoch() == dialer.epoch {
+                true => client.connect_deadline(),
+                false => client.now(), // that was what the wait would have waited for
+            }
         });
         let wait = Wait {
             readable: false,

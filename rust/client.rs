@@ -480,6 +480,7 @@ where
     /// `connect` begins: what there was of a connection is closed. The answer is the epoch in
     /// which [`Client::attach`] has to come.
     pub fn dial(&mut self, stack: &mut S, clean_session: bool) -> u8 {
+        self.abandon_attempt();
         self.hang_up(stack);
         // One that was killed while it was waiting is not coming back.
         self.readers = 0;
@@ -540,7 +541,16 @@ where
 
     /// `close`: lets the socket go. What is in flight stays, and so do the subscriptions.
     pub fn close(&mut self, stack: &mut S) {
+        self.abandon_attempt();
         self.finish(stack, End::Closed);
+    }
+
+    /// The internal thread may be in the resolver, and stay there for long: the next connection
+    /// gets another one.
+    fn abandon_attempt(&mut self) {
+        if self.persistent && self.phase == Phase::Dialing {
+            self.service.dismiss();
+        }
     }
 
     /// With nothing to end, how the last connection ended stays.
@@ -549,6 +559,9 @@ where
             self.end = end;
             self.ends = self.ends.wrapping_add(1);
             self.epoch = self.epoch.wrapping_add(1);
+        } else if end == End::Disconnected {
+            // What calls may be waiting for is let go.
+            self.ends = self.ends.wrapping_add(1);
         }
         self.hang_up(stack);
         self.persistent = false;
@@ -564,10 +577,10 @@ where
         }
         self.finish(stack, End::Disconnected);
         self.service.dismiss();
+        self.service.forget_delays();
         self.owed.clear();
         self.inbox.keep(usize::from(self.delivering));
-        self.session
-            .forget(self.inbox.first().and_then(|tag| tag.id));
+        self.session.forget(self.inbox.first());
         self.kept = self.inbox.first().map_or(0, |tag| tag.size);
     }
 
@@ -589,7 +602,7 @@ where
 
     fn hang_up(&mut self, stack: &mut S) {
         if self.phase == Phase::Up {
-            self.service.link_lost(self.now);
+            self.service.link_held(self.now);
         }
         self.phase = Phase::Idle;
         (self.fault, self.server_closed) = (None, false);

@@ -61,7 +61,7 @@ pub(crate) struct Service {
     /// When it was sent.
     pub pinged: Time,
     /// An answer could not be read in time: what is received says nothing for now.
-    excused: bool,
+    pub excused: bool,
     /// PINGREQs without an answer.
     pub pings: u16,
     /// When an attempt to connect ends, or the next one begins.
@@ -84,6 +84,9 @@ impl Service {
 
     pub fn dismiss(&mut self) {
         self.running = false;
+    }
+
+    pub fn forget_delays(&mut self) {
         self.backoff = 0;
     }
 
@@ -96,8 +99,8 @@ impl Service {
         self.ping_answered();
     }
 
-    /// A connection that held for as long as the last delay starts the delays anew.
-    pub fn link_lost(&mut self, now: Time) {
+    /// The connection has held until now: for as long as the last delay, it starts the delays anew.
+    pub fn link_held(&mut self, now: Time) {
         if now.since(self.up_since) >= self.backoff {
             self.backoff = 0;
         }

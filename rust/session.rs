@@ -10,7 +10,7 @@ use heapless::Vec;
 
 use crate::{
     config::IN_FLIGHT,
-    memory::{List, Memory},
+    memory::{List, Memory, Tag},
     packet::{Kind, PacketId, Publish, QoS},
 };
 
@@ -439,7 +439,6 @@ impl<M: Memory> Session<M> {
     /// The connection is gone: what was under way on it is due again. [MQTT-4.4.0-1]
     pub fn link_lost(&mut self) {
         self.due = true;
-        self.remove_subscription(|s| s.stage == Stage::Refused);
         self.each(&mut |_, pending| {
             if pending.stage == Stage::Sent {
                 pending.stage = Stage::DueAgain;
@@ -474,9 +473,12 @@ impl<M: Memory> Session<M> {
     /// Lets messages in flight and subscriptions go. Which QoS 2 messages were handled, or are
     /// (`handling`), is remembered: the broker's session may outlive ours, and must not deliver
     /// one twice. The others it will send again.
-    pub fn forget(&mut self, handling: Option<PacketId>) {
+    pub fn forget(&mut self, handling: Option<Tag>) {
         for entry in self.received.entries_mut() {
-            if !entry.handled && entry.id != handling {
+            let handling = handling.is_some_and(|tag| {
+                (tag.qos, tag.id, tag.link) == (QoS::ExactlyOnce, entry.id, entry.origin)
+            });
+            if !entry.handled && !handling {
                 entry.id = None;
             }
         }

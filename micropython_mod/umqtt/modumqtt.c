@@ -540,10 +540,18 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_connect(&frame.call, clean_session.u_bool);
-    umqtt_leave(&frame);
     if (outcome.what == UMQTT_WHAT_DONE && outcome.detail >= 0) {
-        umqtt_start_thread(core, outcome.detail);
-    } else if (outcome.what != UMQTT_WHAT_DONE) {
+        // Before umqtt_leave(), which lets Ctrl-C through: a client that is connected has its thread.
+        nlr_buf_t nlr;
+        if (nlr_push(&nlr) == 0) {
+            umqtt_start_thread(core, outcome.detail);
+            nlr_pop();
+        } else {
+            frame.exception = MP_OBJ_FROM_PTR(nlr.ret_val);
+        }
+    }
+    umqtt_leave(&frame);
+    if (outcome.what != UMQTT_WHAT_DONE) {
         raise_mqtt(outcome, &frame);
     }
     return MP_OBJ_NEW_SMALL_INT(0);

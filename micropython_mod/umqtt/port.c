@@ -876,31 +876,37 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
     sigaddset(&sigint, SIGINT);
     pthread_sigmask(SIG_BLOCK, &sigint, &before_start);
     #endif
+    // The script's own threads have the stack size that it chose.
+    volatile mp_obj_t stack_size = MP_OBJ_NULL, before = MP_OBJ_NULL;
+    void *exception = NULL;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         mp_obj_t module = mp_import_name(MP_QSTR__thread, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
-        mp_obj_t stack_size = mp_load_attr(module, MP_QSTR_stack_size);
+        stack_size = mp_load_attr(module, MP_QSTR_stack_size);
         mp_obj_t start = mp_load_attr(module, MP_QSTR_start_new_thread);
         mp_obj_t args[] = { MP_OBJ_FROM_PTR(core), MP_OBJ_NEW_SMALL_INT(thread) };
         mp_obj_t tuple = mp_obj_new_tuple(2, args);
-        mp_obj_t before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(stack / UMQTT_STACK_UNIT));
+        before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(stack / UMQTT_STACK_UNIT));
         mp_call_function_2(start, MP_OBJ_FROM_PTR(&run_thread_obj), tuple);
-        mp_call_function_1(stack_size, before);
         nlr_pop();
-        #if UMQTT_LINUX
-        pthread_sigmask(SIG_SETMASK, &before_start, NULL);
-        #endif
     } else {
-        #if UMQTT_LINUX
-        pthread_sigmask(SIG_SETMASK, &before_start, NULL);
-        #endif
+        exception = nlr.ret_val;
+    }
+    if (before != MP_OBJ_NULL) {
+        mp_call_function_1(stack_size, before);
+    }
+    #if UMQTT_LINUX
+    pthread_sigmask(SIG_SETMASK, &before_start, NULL);
+    #endif
+    if (exception != NULL) {
         count_thread(core, -1);
         umqtt_frame_t frame;
         umqtt_enter(&frame, core);
         umqtt_no_thread(&frame.call, thread);
         umqtt_close(&frame.call);
+        int error = caught(&frame, exception);
         umqtt_leave(&frame);
-        nlr_raise(MP_OBJ_FROM_PTR(nlr.ret_val));
+        umqtt_raise_mqtt(-error, "the internal thread could not be started");
     }
 }
 #else

@@ -85,7 +85,7 @@ where
         if message.qos != QoS::AtMostOnce {
             return self.session.take(message);
         }
-        if self.phase != Phase::Up || self.wants_write() {
+        if self.phase != Phase::Up || self.wants_write() || self.ping_due {
             return None;
         }
         let ticket = self.session.new_ticket();

@@ -98,7 +98,11 @@ where
         }
         let phase = self.phase;
         let due = match phase {
-            Phase::Up => self.keep_alive(),
+            Phase::Up => {
+                // Now, for the clock goes round before some links are lost.
+                self.service.link_held(now);
+                self.keep_alive()
+            }
             Phase::Greeting if self.persistent => match self.service.deadline {
                 deadline if now.reached(deadline) => Err(Fault::Silent),
                 deadline => Ok(deadline),
@@ -168,6 +172,10 @@ where
         } else {
             self.reading.part != Part::Header && silence < STALL
         };
+        if !self.reading_stopped && self.reading.part == Part::Header {
+            // All has been read again.
+            self.service.excused = false;
+        }
         match self.service.ping_due(now, keepalive, sent, busy) {
             Ping::Wait(until) => Ok(until),
             Ping::Send => {

@@ -458,3 +458,69 @@ fn disconnected_and_closed_while_a_call_waits() {
     });
     assert_eq!(rig.receive(true), Ok(Got::Nothing));
 }
+
+/// The link fails, and the error callback disconnects, before the call wakes up: what is let go is
+/// not acknowledged.
+#[test]
+fn disconnected_after_a_failure_while_publish_waits() {
+    let rig = connected(Setup::default());
+    rig.script([expect(publish(QOS1, "t", 1, "x")), Step::Pause(100)]);
+    rig.later(50, |rig| {
+        rig.forget_script();
+        rig.script([Step::Reset]);
+        assert_eq!(rig.receive(false), fault(Fault::Io(NetError::Reset)));
+        calls::disconnect(rig);
+    });
+    let outcome = rig.publish(1, "t", "x");
+    assert!(outcome.is_err(), "{outcome:?}");
+}
+
+#[test]
+fn connected_anew_after_a_failure_while_subscribe_waits() {
+    let rig = connected(Setup::default());
+    rig.script([expect(subscribe(1, "t", 0)), Step::Pause(100)]);
+    rig.later(50, |rig| {
+        rig.forget_script();
+        rig.script([Step::Reset]);
+        assert_eq!(rig.receive(false), fault(Fault::Io(NetError::Reset)));
+        calls::disconnect(rig);
+        rig.script([expect(CONNECT), send(CONNACK)]);
+        assert_eq!(rig.connect(), Ok(()));
+    });
+    let outcome = rig.subscribe("t", 0);
+    assert!(outcome.is_err(), "{outcome:?}");
+}
+
+/// SUBACK says no, and the server closes; another call reads both.
+#[test]
+fn refused_and_closed() {
+    let rig = connected(Setup {
+        reconnect: true,
+        ..Setup::default()
+    });
+    rig.script([expect(subscribe(1, "t", 0)), Step::Pause(100)]);
+    rig.later(50, |rig| {
+        rig.forget_script();
+        rig.script([send(suback(1, 0x80)), Step::Fin]);
+        assert_eq!(rig.receive(false), Ok(Got::Nothing));
+        assert_eq!(rig.receive(false), Ok(Got::Nothing));
+        assert_eq!(rig.status(), Status::Connecting);
+    });
+    assert_eq!(rig.subscribe("t", 0), Err(Error::SubscriptionRefused));
+    calls::disconnect(&rig);
+}
+
+/// Another thread closes between an attempt's last look at the client and its wait.
+#[test]
+fn closed_just_before_the_wait() {
+    for looks in 1..6 {
+        let rig = rig(Setup::default());
+        rig.net().tcp = Attempt::Never;
+        rig.script([Step::Close]);
+        rig.after(looks, calls::close);
+        let (outcome, ms) = rig.time(|| rig.connect());
+        assert_eq!(outcome, Err(Error::NotConnected), "after {looks} looks");
+        assert!(ms < 50, "after {looks} looks: {ms} ms");
+        rig.forget_script(); // maybe there was no socket yet
+    }
+}

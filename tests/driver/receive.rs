@@ -727,3 +727,34 @@ fn the_same_identifier_in_a_new_session() {
     rig.script([expect(ack(PUBREC, 7))]);
     assert_eq!(rig.receive(true), got("in", "new"));
 }
+
+/// A message is in the callback while another session's message with its identifier comes in; then
+/// the script disconnects. The broker sends that one again: it is delivered, and acknowledged.
+#[test]
+fn two_messages_with_one_identifier() {
+    for qos in [QOS2, QOS1] {
+        let rig = connected(Setup::default());
+        rig.script([send(publish(qos, "t", 1, "a"))]);
+        let outcome = rig.receive_and(true, || {
+            rig.script([Step::Reset]);
+            assert_eq!(rig.receive(false), fault(Fault::Io(NetError::Reset)));
+            rig.script([expect(CONNECT), send(CONNACK)]);
+            assert_eq!(rig.connect(), Ok(()));
+            rig.script([
+                expect(publish(QOS1, "u", 1, "x")),
+                flood([publish(QOS2, "t", 1, "b"), ack(PUBACK, 1)].concat()),
+            ]);
+            assert_eq!(rig.publish(1, "u", "x"), Ok(Reply::Done));
+            rig.script([expect(DISCONNECT), Step::Close]);
+            calls::disconnect(&rig);
+            rig.script([expect(CONNECT), send(PRESENT)]);
+            assert_eq!(rig.connect(), Ok(()));
+        });
+        assert_eq!(outcome, got("t", "a"));
+        rig.script([
+            flood(publish(QOS2 | DUP, "t", 1, "b")),
+            expect(ack(PUBREC, 1)),
+        ]);
+        assert_eq!(rig.receive(false), got("t", "b"));
+    }
+}

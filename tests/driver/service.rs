@@ -251,3 +251,79 @@ fn a_ping_that_cannot_be_sent() {
     assert!((65_000..80_000).contains(&ms), "{ms} ms");
     rig.net().blocked = false;
 }
+
+/// A PINGREQ was excused, as the script took no messages; then it takes them, and the link is dead.
+#[test]
+fn an_excuse_does_not_last() {
+    let (rig, thread) = hired(Setup::default());
+    let many: Vec<u8> = (0..40)
+        .flat_map(|_| publish(0, "t", 0, "0123456789"))
+        .collect();
+    rig.script([flood(many), expect(PINGREQ)]);
+    rig.later(75_000, |rig| {
+        for _ in 0..40 {
+            assert_eq!(rig.receive(false), got("t", "0123456789"));
+        }
+        // The link is dead from here on.
+        rig.script([Step::Pause(1)]);
+    });
+    for n in 0..40 {
+        rig.later(76_000 + n * 30_000, |rig| {
+            if rig.status() == Status::Connected {
+                rig.net().peer = Some(Box::new(|_| vec![]));
+                let _ = rig.publish(0, "t", "x");
+            }
+        });
+    }
+    rig.later(76_000 + 41 * 30_000, |rig| {
+        let status = rig.status();
+        calls::disconnect(rig);
+        assert_eq!(
+            status,
+            Status::Idle,
+            "the dead link is not found in 20 minutes"
+        );
+    });
+    service::run(&rig, thread);
+}
+
+/// A link that held for 30 days: the first attempt comes after a second.
+#[test]
+fn a_link_that_held_for_longer_than_the_clock() {
+    for days in [1u64, 30] {
+        let rig = connected(reconnecting(false));
+        let attempts = |rig: &Rig| rig.net().log.len();
+        rig.net().tcp = Attempt::Fails;
+        rig.script([Step::Fin, Step::Close, Step::Close, Step::Close]);
+        let before = attempts(&rig);
+        while attempts(&rig) < before + 6 {
+            assert_eq!(rig.receive(false), Ok(Got::Nothing));
+            rig.pass(50);
+        }
+        rig.net().tcp = Attempt::After(0);
+        rig.script([expect(CONNECT), send(PRESENT)]);
+        while rig.status() != Status::Connected {
+            assert_eq!(rig.receive(false), Ok(Got::Nothing));
+            rig.pass(50);
+        }
+        for _ in 0..days * 24 * 3600 / 50 {
+            rig.script([
+                flood(publish(0, "t", 0, "x")),
+                expect(publish(0, "t", 0, "y")),
+            ]);
+            assert_eq!(rig.receive(false), got("t", "x"));
+            assert_eq!(rig.publish(0, "t", "y"), Ok(Reply::Done));
+            rig.pass(50_000);
+        }
+        rig.script([Step::Fin, expect(CONNECT), send(PRESENT)]);
+        let ((), ms) = rig.time(|| {
+            while !rig.is_over() || rig.status() != Status::Connected {
+                assert_eq!(rig.receive(false), Ok(Got::Nothing));
+                rig.pass(10);
+            }
+        });
+        rig.script([expect(DISCONNECT), Step::Close]);
+        calls::disconnect(&rig);
+        assert!((750..1_400).contains(&ms), "{days} days: {ms} ms");
+    }
+}

@@ -90,6 +90,8 @@ pub struct Rig {
     changes: Cell<usize>,
     /// The next wait that is woken is broken off.
     pub interrupt: Cell<bool>,
+    /// What another thread does when a call has had the client so many times more.
+    between: RefCell<Option<(usize, Hook)>>,
     /// Waits in a row that ended at once, and the progress at the last of them.
     spins: Cell<(usize, usize)>,
 }
@@ -144,6 +146,7 @@ pub fn rig(setup: Setup) -> Rig {
         last: Cell::default(),
         changes: Cell::default(),
         interrupt: Cell::default(),
+        between: RefCell::default(),
         spins: Cell::default(),
     }
 }
@@ -228,6 +231,11 @@ impl Rig {
         self.later.borrow_mut().push((self.elapsed() + ms, hook));
     }
 
+    /// Another thread does something as soon as calls have had the client so many times.
+    pub fn after(&self, times: usize, hook: impl FnOnce(&Rig) + 'static) {
+        *self.between.borrow_mut() = Some((times, Box::new(hook)));
+    }
+
     pub fn status(&self) -> Status {
         self.client().status()
     }
@@ -296,9 +304,17 @@ impl Port for Rig {
         let mut client = self.client.try_borrow_mut().expect("the client is free");
         let result = work(&mut client, &mut self.net());
         let signals = client.take_signals();
-        self.last.set((signals, client.socket().is_some()));
+        let has_socket = client.socket().is_some();
         let changed = signals.changed || signals.alarm;
         self.changes.set(self.changes.get() + usize::from(changed));
+        drop(client);
+        let between = self.between.take();
+        match between {
+            Some((1, hook)) => hook(self),
+            Some((times, hook)) => *self.between.borrow_mut() = Some((times - 1, hook)),
+            None => {}
+        }
+        self.last.set((signals, has_socket));
         result
     }
 

@@ -4,6 +4,7 @@ import itertools
 
 import broker
 from harness import scenario
+from outage import library
 
 
 @scenario
@@ -305,3 +306,29 @@ def bad_wills(t):
         mp.match("ValueError .+")
     for _ in range(5):
         mp.match("TypeError .+")
+
+
+NO_THREAD = r"""
+#include <errno.h>
+#include <pthread.h>
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*routine)(void *), void *argument) {
+    return EAGAIN;
+}
+"""
+
+
+@scenario(threads=True, unix=True)
+def a_thread_that_cannot_be_started(t):
+    b = t.broker()
+    mp = t.mp("""
+        import _thread
+        _thread.stack_size(100 * 1024)
+        c = client()
+        try:
+            c.connect()
+        except MQTTException as e:
+            say(e.args)
+        say(c.get_mqttsta(), _thread.stack_size())
+    """, b, environment={"LD_PRELOAD": library("no_thread", NO_THREAD)})
+    b.welcome()
+    mp.expect("(-11, 'the internal thread could not be started')", "-1 102400")

@@ -1,6 +1,7 @@
 """With `reconn=False`: how a failure is reported, once, and how the script goes on from there."""
 
 import textwrap
+import time
 
 import broker
 from harness import scenario
@@ -307,4 +308,20 @@ def wait_msg_waits_with_a_connect_elsewhere(t):
         link.send(broker.publish("t", "m"), broker.publish("end"))
         mp.expect("got b't' b'm'")
         link.expect(broker.DISCONNECT)
+        mp.finish()
+
+
+@scenario
+def publish_is_not_true_when_the_error_callback_disconnects(t):
+    # what disconnect lets go has not been acknowledged
+    for n in range(3):
+        mp, link, _ = t.connected("""
+            c.error_register_cb(lambda text: c.disconnect())
+            tell(c.publish, "t", "x", False, 1)
+        """, reconn=False, keepalive=0)
+        link.expect_publish("t", "x", qos=1)
+        time.sleep(0.1 * n)
+        link.fin()
+        mp.match("OSError .*")
+        link.expect_end()
         mp.finish()

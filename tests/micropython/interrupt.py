@@ -349,3 +349,52 @@ def at_random_moments_in_connect_and_disconnect(t):
         mp.expect("interrupted", within=5)
     mp.expect("0 True")
     mp.finish()
+
+
+@scenario(threads=True, unix=True, limit=90)
+def as_connect_ends_it_leaves_the_client_its_thread(t):
+    b = t.broker()
+    mp = t.mp("""
+        c = client(keepalive=0)
+        while hear() == "go":
+            try:
+                try:
+                    c.connect()
+                    end = "connected"
+                except KeyboardInterrupt:
+                    end = "interrupted %d" % c.get_mqttsta()
+                pause(50)
+            except KeyboardInterrupt:
+                end += ", late"
+            say(end)
+            hear()
+            if end == "interrupted 0":
+                c.connect()
+                say("again")
+                while c.get_mqttsta() == 0:
+                    pause(5)
+                say("lost")
+            c.disconnect()
+    """, b)
+    for n in range(150):
+        mp.tell("go")
+        link = b.accept()
+        link.strict = False
+        link.packet()
+        link.sock.sendall(broker.connack())
+        until = time.perf_counter() + n * 2e-6
+        while time.perf_counter() < until:
+            pass
+        mp.interrupt()
+        end = mp.match("(connected|interrupted -?[0-9])(, late)?")[0]
+        mp.tell()
+        if end == "interrupted 0":
+            # the thread sees the end of the next connection
+            link = b.accept()
+            link.strict = False
+            link.packet()
+            link.send(broker.connack())
+            mp.expect("again")
+            link.fin()
+            mp.expect("lost")
+    mp.tell("end")

@@ -283,3 +283,21 @@ def a_client_with_a_waiting_thread_wakes_for_nothing(t):
         end()
     """, 102, keepalive=0)
     done(mp, link)
+
+
+@scenario(threads=True, idle=True, unix=True, tcp=True)
+def many_publishers_do_not_hide_a_dead_link(t):
+    b = t.broker(receive_buffer=4096)
+    mp, link, _ = t.connected("""
+        start_ms = time.ticks_ms()
+        def publish():
+            while c.get_mqttsta() == 0:
+                outcome(c.publish, "t", "x" * 1018)
+        ends = [start(publish) for _ in range(12)]
+        for end in ends:
+            end()
+        say("dead after", time.ticks_diff(time.ticks_ms(), start_ms))
+        c.disconnect()
+    """, broker=b, keepalive=4, reconn=False)
+    link.strict = False
+    t.between(int(mp.match("dead after ([0-9]+)", within=30)[1]), 4000, 14000, "ms until the link counts as dead")

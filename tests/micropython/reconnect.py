@@ -6,7 +6,7 @@ import time
 
 import broker
 from harness import scenario
-from outage import HELPERS, Resolver, eventually, phase_of, tasks, tick
+from outage import HELPERS, Resolver, eventually, library, phase_of, tasks, tick
 
 
 def connected(t, script, **options):
@@ -764,3 +764,51 @@ def connect_sees_its_connack_whoever_reads_it(t):
         link.sock.sendall(broker.connack())
         link.fin()
         mp.took("0", 0, 3000)
+
+
+HANGS_ONCE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **result) {
+    static int calls;
+    int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+    if (host != NULL && strcmp(host, "broker.test") == 0) {
+        if (__atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST) == 2) {
+            sleep(10);
+            return EAI_AGAIN;
+        }
+        host = "127.0.0.1";
+    }
+    return next(host, service, hints, result);
+}
+"""
+
+
+@scenario(threads=True, unix=True, idle=True)
+def a_thread_in_the_resolver_is_replaced(t):
+    # by one that serves the next connection
+    for how in "connect", "close", "disconnect":
+        b = t.broker()
+        mp = t.mp("""
+            c = MQTTClient("c", "broker.test", PORT, keepalive=2)
+            c.connect()
+            until_state(c, 1)
+            pause(1700)  # the internal thread is in the resolver
+            if HOW != "connect":
+                getattr(c, HOW)()
+            c.connect()
+            say("again")
+            hear()
+            c.disconnect()
+        """, b, HELPERS, environment={"LD_PRELOAD": library("hangs_once", HANGS_ONCE)}, HOW=how)
+        b.welcome(keepalive=2).fin()
+        link = b.welcome(keepalive=2)
+        mp.expect("again")
+        link.expect(broker.PINGREQ, within=4)
+        link.send(broker.PINGRESP)
+        mp.tell()
+        link.expect(broker.DISCONNECT)
+        mp.finish(15)
