@@ -3,10 +3,13 @@
 # Everything that is fetched or built goes under build/. A board is a folder of boards/ (see boards/unix/board.mk);
 # nothing else names it.
 
+ifneq ($(word 2,$(CURDIR)),)
+$(error This folder's path has a space in it, which make does not bear: $(CURDIR))
+endif
 BOARDS := $(sort $(patsubst boards/%/board.mk,%,$(wildcard boards/*/board.mk)))
 TESTED := $(or $(BOARD),$(BOARDS))
 # And on MicroPython's next version, unless the caller chose a board or a version.
-TESTED_NEXT := $(if $(BOARD)$(MPY_DIR)$(MPY_VERSION),,unix unix-gil)
+TESTED_NEXT := $(if $(BOARD)$(MPY_DIR)$(MPY_VERSION),,$(patsubst boards/%/board.mk,%,$(shell grep -l '^TEST_NEXT' boards/*/board.mk)))
 BOARD  ?= unix
 ifeq ($(filter $(BOARD),$(BOARDS)),)
 $(error There is no board '$(BOARD)'. The boards are: $(BOARDS))
@@ -115,10 +118,11 @@ tools:
 	@$(CARGO) --version >/dev/null || { echo "Rust is missing: install it with rustup, which gives cargo" >&2; exit 1; }
 
 demo: firmware ## run examples/demo.py on it, against a broker of its own
-	$(if $(QEMU),$(error demo is for the unix boards))
+	$(if $(QEMU)$(if $(RUNS),,no),$(error demo is for the unix boards))
 	@tools/with-broker timeout 60 $(FIRMWARE) examples/demo.py
 
 repl: firmware ## MicroPython's prompt, with a broker beside it
+	$(if $(RUNS),,$(error What is built for $(BOARD) does not run here))
 	@$(if $(QEMU),$(OUT)/run,tools/with-broker tools/repl $(FIRMWARE))
 
 test: tools ## all tests, on every board (or on BOARD)

@@ -15,6 +15,12 @@ const SIZES: [(&str, usize, usize, usize); 4] = [
     ("KEPT", 64 * 1024, 0, 1 << 24),
 ];
 
+/// Stops the build, without a backtrace.
+fn refuse(why: String) -> ! {
+    eprintln!("umqtt: {why}");
+    std::process::exit(1)
+}
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let mut code = String::new();
@@ -23,12 +29,11 @@ fn main() {
         println!("cargo:rerun-if-env-changed={variable}");
         let size = env::var(&variable).map_or(default, |text| {
             text.parse()
-                .unwrap_or_else(|_| panic!("{variable}={text} is not a number"))
+                .unwrap_or_else(|_| refuse(format!("{variable}={text} is not a number")))
         });
-        assert!(
-            (min..=max).contains(&size),
-            "{variable}={size} is not within {min}..={max}"
-        );
+        if !(min..=max).contains(&size) {
+            refuse(format!("{variable}={size} is not within {min}..={max}"));
+        }
         writeln!(code, "pub const {name}: usize = {size};").unwrap();
     }
     println!("cargo:rerun-if-env-changed=UMQTT_THREADS");
@@ -36,7 +41,7 @@ fn main() {
         Err(_) | Ok("") => "None",
         Ok("0") => "Some(false)",
         Ok("1") => "Some(true)",
-        Ok(other) => panic!("UMQTT_THREADS={other} is neither 0 nor 1"),
+        Ok(other) => refuse(format!("UMQTT_THREADS={other} is neither 0 nor 1")),
     };
     // Does the port have threads? Known here, half a kilobyte of the other case is left out.
     writeln!(code, "pub const THREADS: Option<bool> = {threads};").unwrap();

@@ -45,9 +45,9 @@ def engine_state(engine):
     """What umqtt_size() returns: it has nothing but that number in it."""
     listing = elf.output(elf.PREFIX[elf.machine(engine)] + "objdump", "-d", "--no-show-raw-insn", engine)
     code = re.search(r"<umqtt_size>:\n((?:.+\n)+)", listing)[1]
-    found = re.search(r"\bmov\S*\s+r0, #(\d+)", code)
+    found = re.search(r"\bmov\S*\s+r0, #(\d+)(?:.*\n.*\blsls\s+r0, r0, #(\d+))?", code)
     if found:
-        return int(found[1])
+        return int(found[1]) << int(found[2] or 0)
     found = re.search(r"\bldr\s+r0, \[pc.*\n(?:.*\n)*?.*\.word\s+0x(\w+)", code) or re.search(r"\bmov\s+\$0x(\w+),%e?ax", code)
     if found:
         return int(found[1], 16)

@@ -8,12 +8,12 @@ PORT_ARGS = BOARD=ESP32_GENERIC_C3 BOARD_DIR=boards/ESP32_GENERIC_C3 $(if $(IDF_
 MODULES_FILE = /umqtt/micropython.cmake
 NEEDS     = cmake gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
 RUNS      =
-BUDGET    = client=1152 stack=3072
+BUDGET    = client=1024 stack=3072
 
 # micropython.cmake looks at the environment.
 port: export UMQTT_TARGET       = riscv32imc-unknown-none-elf
-port: export UMQTT_OPT_LEVEL    = z
-port: export UMQTT_RX_BUFFER    = 2048
-port: export UMQTT_TX_BUFFER    = 2048
-port: export UMQTT_KEPT         = 16384
-port: export UMQTT_THREAD_STACK = 8192
+port: export UMQTT_OPT_LEVEL   ?= z
+port: export UMQTT_RX_BUFFER   ?= 2048
+port: export UMQTT_TX_BUFFER   ?= 2048
+port: export UMQTT_KEPT        ?= 16384
+port: export UMQTT_THREAD_STACK ?= 8192

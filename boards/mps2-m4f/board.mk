@@ -4,4 +4,4 @@ include boards/qemu/emulated.mk
 NEEDS   = gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 SOURCES = lwip
 QEMU    = qemu-system-arm -machine mps2-an386 -nic user,model=lan9118
-BUDGET  = engine=14500 flash=23500 client=1152 stack=3072
+BUDGET  = engine=13100 flash=20000 client=1024 stack=3072

@@ -9,7 +9,7 @@ UMQTT_RUSTFLAGS = -Ctarget-feature=+thumb-mode,+strict-align
 MACHINE      = -mcpu=cortex-r5 -mfloat-abi=soft -mthumb -mno-unaligned-access
 ELF          = CPU_arch=v7 CPU_arch_profile=Realtime ABI_VFP_args=- CPU_unaligned_access=-
 
-UMQTT_RX_BUFFER    = 2048
-UMQTT_TX_BUFFER    = 2048
-UMQTT_KEPT         = 16384
-UMQTT_THREAD_STACK = 32768
+UMQTT_RX_BUFFER   ?= 2048
+UMQTT_TX_BUFFER   ?= 2048
+UMQTT_KEPT        ?= 16384
+UMQTT_THREAD_STACK ?= 32768

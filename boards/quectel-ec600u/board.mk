@@ -6,8 +6,8 @@ UMQTT_RUSTFLAGS = -Ctarget-feature=+thumb-mode
 MACHINE      = -mcpu=cortex-a5 -mfpu=vfpv3-d16 -mfloat-abi=hard -mthumb -mno-unaligned-access
 ELF          = CPU_arch=v7 CPU_arch_profile=Application ABI_VFP_args=VFP CPU_unaligned_access=-
 
-UMQTT_RX_BUFFER    = 2048
-UMQTT_TX_BUFFER    = 2048
-UMQTT_KEPT         = 16384
+UMQTT_RX_BUFFER   ?= 2048
+UMQTT_TX_BUFFER   ?= 2048
+UMQTT_KEPT        ?= 16384
 # QuecPython gives a thread no less.
-UMQTT_THREAD_STACK = 32768
+UMQTT_THREAD_STACK ?= 32768

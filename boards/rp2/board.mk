@@ -9,12 +9,12 @@ MODULES_FILE = /umqtt/micropython.cmake
 NEEDS     = cmake gcc-arm-none-eabi libnewlib-arm-none-eabi
 RUNS      =
 ELF       = CPU_arch=v6S-M ABI_VFP_args=- CPU_unaligned_access=-
-BUDGET    = client=1152 stack=3072
+BUDGET    = client=1024 stack=3072
 
 # micropython.cmake looks at the environment.
 port: export UMQTT_TARGET       = thumbv6m-none-eabi
-port: export UMQTT_OPT_LEVEL    = z
-port: export UMQTT_RX_BUFFER    = 2048
-port: export UMQTT_TX_BUFFER    = 2048
-port: export UMQTT_KEPT         = 16384
-port: export UMQTT_THREAD_STACK = 6144
+port: export UMQTT_OPT_LEVEL   ?= z
+port: export UMQTT_RX_BUFFER   ?= 2048
+port: export UMQTT_TX_BUFFER   ?= 2048
+port: export UMQTT_KEPT        ?= 16384
+port: export UMQTT_THREAD_STACK ?= 6144

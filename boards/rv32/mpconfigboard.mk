@@ -13,4 +13,4 @@ UMQTT_TARGET = riscv32imac-unknown-none-elf
 MPY_CROSS_FLAGS += -march=rv32imc
 
 include $(BOARD_DIR)/../qemu/common.mk
-SRC_C       += rv32/virt.c
+SRC_C       += $(notdir $(BOARD_DIR))/virt.c

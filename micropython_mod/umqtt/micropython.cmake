@@ -5,7 +5,7 @@
 foreach(name UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS
         UMQTT_THREAD_STACK UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
     if(NOT DEFINED ${name} AND DEFINED ENV{${name}})
-        set(${name} $ENV{${name}})
+        set(${name} "$ENV{${name}}" CACHE STRING "See micropython.mk")
     endif()
 endforeach()
 if(CMAKE_CROSSCOMPILING AND NOT UMQTT_TARGET)
@@ -59,7 +59,6 @@ target_sources(usermod_umqtt INTERFACE
     ${CMAKE_CURRENT_LIST_DIR}/link.c
     ${CMAKE_CURRENT_LIST_DIR}/port.c
 )
-target_include_directories(usermod_umqtt INTERFACE ${CMAKE_CURRENT_LIST_DIR})
 if(UMQTT_THREAD_STACK)
     target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREAD_STACK=${UMQTT_THREAD_STACK})
 endif()

@@ -26,8 +26,16 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/carg
 # All of MicroPython's versions know SRC_USERMOD. Those that have SRC_USERMOD_C as well add the one to the other: named
 # in both, a source would be compiled and linked twice.
 SRC_USERMOD += $(addprefix $(UMQTT_MOD_DIR)/,modumqtt.c port.c link.c)
-CFLAGS_USERMOD += -I$(UMQTT_MOD_DIR) $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS)) \
+UMQTT_DEFINES := $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS)) \
   $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
+CFLAGS_USERMOD += $(UMQTT_DEFINES)
+C_FLAGS_USERMOD += $(UMQTT_DEFINES)
+# MicroPython's makefiles do not notice that flags have changed.
+UMQTT_FLAGS := $(strip $(UMQTT_DEFINES) $(CFLAGS_EXTRA))
+ifneq ($(strip $(file <$(UMQTT_BUILD)/flags)),$(UMQTT_FLAGS))
+$(shell mkdir -p $(UMQTT_BUILD); rm -f $(addprefix $(BUILD)/umqtt/,modumqtt.o port.o link.o))
+$(file >$(UMQTT_BUILD)/flags,$(UMQTT_FLAGS))
+endif
 
 # The unix port raises KeyboardInterrupt from inside a signal handler, which must not happen inside the engine: port.c
 # stands between the two.
@@ -46,7 +54,7 @@ $(UMQTT_LIB): FORCE
 	  CARGO='$(CARGO)' tools/cargo-for '$(UMQTT_TARGET)' rustc --quiet --lib --release --crate-type staticlib \
 	  --features archive --target-dir $(UMQTT_BUILD) $(UMQTT_CARGO_FLAGS)
 
-$(BUILD)/umqtt-engine/engine.o: $(UMQTT_LIB)
+$(BUILD)/umqtt-engine/engine.o: $(UMQTT_LIB) FORCE
 	$(ECHO) "LINK $@"
 	$(Q)$(UMQTT_ROOT)/tools/engine-object $(AR) $(OBJCOPY) $< $@
 

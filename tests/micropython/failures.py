@@ -154,6 +154,7 @@ def no_report_with_reconnection(t):
     mp, link, b = t.connected("""
         c.error_register_cb(lambda text: say(text))
         rest(c)
+        until_state(c, 0)
         c.disconnect()
     """, helpers=HELPERS, keepalive=0)
     mp.asleep() if threaded(t) else None

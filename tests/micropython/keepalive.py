@@ -251,7 +251,7 @@ def system_calls(t, script, ticks, ready=lambda mp: None, seconds=4, **options):
     start, before = time.monotonic(), len(mp.calls())
     link.idle(seconds * 1000)
     calls, seconds = mp.calls()[before:], time.monotonic() - start
-    sleeps = sum("nanosleep" in call for call in calls)
+    sleeps = sum("nanosleep(" in call for call in calls)
     if tick(t):
         t.between(sleeps, 1, int(seconds * ticks) + 1, f"wake-ups in {seconds:.3f} idle seconds")
     else:
