@@ -162,6 +162,26 @@ fn attempts_go_on_though_calls_are_rare() {
     }
 }
 
+/// A client without threads that has come back from an outage, with the fourth attempt.
+fn back_after_three_failures() -> Rig {
+    let rig = connected(reconnecting(false));
+    let attempts = |rig: &Rig| rig.net().log.len();
+    rig.net().tcp = Attempt::Fails;
+    rig.script([Step::Fin, Step::Close, Step::Close, Step::Close]);
+    let before = attempts(&rig);
+    while attempts(&rig) < before + 6 {
+        assert_eq!(rig.receive(false), Ok(Got::Nothing));
+        rig.pass(50);
+    }
+    rig.net().tcp = Attempt::After(0);
+    rig.script([expect(CONNECT), send(PRESENT)]);
+    while rig.status() != Status::Connected {
+        assert_eq!(rig.receive(false), Ok(Got::Nothing));
+        rig.pass(50);
+    }
+    rig
+}
+
 /// A link that held starts the delays anew, also if it was the script that ended it.
 #[test]
 fn delays_start_anew_after_a_link_that_held() {
@@ -172,21 +192,7 @@ fn delays_start_anew_after_a_link_that_held() {
         (|_| (), &[]),
     ];
     for (end, last) in ways {
-        let rig = connected(reconnecting(false));
-        let attempts = |rig: &Rig| rig.net().log.len();
-        rig.net().tcp = Attempt::Fails;
-        rig.script([Step::Fin, Step::Close, Step::Close, Step::Close]);
-        let before = attempts(&rig);
-        while attempts(&rig) < before + 6 {
-            assert_eq!(rig.receive(false), Ok(Got::Nothing));
-            rig.pass(50);
-        }
-        rig.net().tcp = Attempt::After(0);
-        rig.script([expect(CONNECT), send(PRESENT)]);
-        while rig.status() != Status::Connected {
-            assert_eq!(rig.receive(false), Ok(Got::Nothing));
-            rig.pass(50);
-        }
+        let rig = back_after_three_failures();
         rig.pass(11_000); // longer than the last delay
         rig.script([expect(last), Step::Close, expect(CONNECT), send(PRESENT)]);
         end(&rig);
@@ -291,21 +297,7 @@ fn an_excuse_does_not_last() {
 #[test]
 fn a_link_that_held_for_longer_than_the_clock() {
     for days in [1u64, 30] {
-        let rig = connected(reconnecting(false));
-        let attempts = |rig: &Rig| rig.net().log.len();
-        rig.net().tcp = Attempt::Fails;
-        rig.script([Step::Fin, Step::Close, Step::Close, Step::Close]);
-        let before = attempts(&rig);
-        while attempts(&rig) < before + 6 {
-            assert_eq!(rig.receive(false), Ok(Got::Nothing));
-            rig.pass(50);
-        }
-        rig.net().tcp = Attempt::After(0);
-        rig.script([expect(CONNECT), send(PRESENT)]);
-        while rig.status() != Status::Connected {
-            assert_eq!(rig.receive(false), Ok(Got::Nothing));
-            rig.pass(50);
-        }
+        let rig = back_after_three_failures();
         for _ in 0..days * 24 * 3600 / 50 {
             rig.script([
                 flood(publish(0, "t", 0, "x")),
