@@ -37,6 +37,18 @@ def until_state(c, *states):
 '''
 
 
+# For scripts: the collector takes what it finds on the stack for a pointer, so that is overwritten first.
+COLLECT = r'''
+def scrub(depth):
+    return depth and scrub(depth - 1) + depth
+
+def collect():
+    for _ in range(2):
+        scrub(30)
+        gc.collect()
+'''
+
+
 def reset(sock):
     """Closes it with RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -4,9 +4,10 @@
     tests/run.py [--filter PATTERN] [--repeat N] [--tls] BINARY...
 
 One line a scenario and binary (named by its folder), a failure with all that the script printed and all that went over
-its connections. What fails while the machine stalls is run once more, by itself, and a line says so. The last line is `N passed, M failed`; the exit code is 1 if anything failed or nothing ran. Nothing is
-skipped, with these exceptions, and a line says how many: a binary without `_thread` has no scenarios that need threads, a
-board none that need unix, unix none that need a board, and a board without a network none that need its sockets.
+its connections. What fails while the machine stalls is run once more, by itself, and a line says so. The last line is
+`N passed, M failed`; the exit code is 1 if anything failed or nothing ran. Nothing is skipped, with these exceptions, and a
+line says how many: a binary without `_thread` has no scenarios that need threads, a board none that need unix, unix none that
+need a board, and a board without a network none that need its sockets.
 
 Some scenarios run once more over TLS; with `--tls` all those that can, and nothing else.
 """
@@ -205,7 +206,8 @@ def main():
         if not ok:
             report.result(f"{build}: import umqtt", False, 0, "  " + output)
             continue
-        here = {"threads": harness.has(binary, target, "_thread"), "unix": target.UNIX, "board": not target.UNIX, "network": target.NETWORK}
+        here = {"threads": harness.has(binary, target, "_thread"), "unix": target.UNIX, "board": not target.UNIX,
+                "network": target.NETWORK}
         left_out = {}
         for name, function in every:
             missing = [need for need, met in here.items() if function.scenario[need] and not met]

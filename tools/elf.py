@@ -99,7 +99,8 @@ GROWTH = {
 UNKNOWN = r"sub(?:\.w|s)?\s+sp, (?:sp, )?r\d|sub\s+sp,sp,\w|sub\s+%\w+,%rsp"
 # Relocations that are a call's; on x86-64 also through the linker's table.
 CALLS = r"CALL|JUMP|JAL|PLT32|PC32|BRANCH|PREL31|GOTPCREL"
-INDIRECT = r"blx\s+r\d|blx\s+(?:ip|lr)|bx\s+(?:r\d|ip)|jalr\s+(?!.*R_)(?:ra,)?\w+$|call\s+\*(?!.*\(%rip\))"  # on x86-64, a jump through a register is a switch's
+# On x86-64, a jump through a register is a switch's.
+INDIRECT = r"blx\s+r\d|blx\s+(?:ip|lr)|bx\s+(?:r\d|ip)|jalr\s+(?!.*R_)(?:ra,)?\w+$|call\s+\*(?!.*\(%rip\))"
 
 
 def rust_module(symbol):

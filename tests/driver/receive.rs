@@ -614,6 +614,15 @@ fn closed_by_the_server() {
     assert_eq!(rig.receive(true), Err(Error::NotConnected));
 }
 
+/// What follows the PUBLISH of a QoS 2 message.
+fn handshake(id: u16) -> [Step; 3] {
+    [
+        expect(ack(PUBREC, id)),
+        send(ack(PUBREL, id)),
+        expect(ack(PUBCOMP, id)),
+    ]
+}
+
 /// A QoS 2 message that was kept goes with `disconnect`, and comes again.
 #[test]
 fn exactly_once_though_the_script_disconnected() {
@@ -634,11 +643,7 @@ fn exactly_once_though_the_script_disconnected() {
         calls::disconnect(&rig);
         assert_eq!(rig.connect(), Ok(()));
         rig.script([send(publish(flags, "in", 7, "precious"))]);
-        rig.script([
-            expect(ack(PUBREC, 7)),
-            send(ack(PUBREL, 7)),
-            expect(ack(PUBCOMP, 7)),
-        ]);
+        rig.script(handshake(7));
         assert_eq!(rig.receive(true), got("in", "precious"));
         assert_eq!(rig.receive(false), NOTHING);
     }
@@ -659,11 +664,7 @@ fn exactly_once_though_the_callback_disconnects() {
         send(PRESENT),
         send(publish(QOS2 | DUP, "in", 7, "once")),
     ]);
-    rig.script([
-        expect(ack(PUBREC, 7)),
-        send(ack(PUBREL, 7)),
-        expect(ack(PUBCOMP, 7)),
-    ]);
+    rig.script(handshake(7));
     assert_eq!(rig.connect(), Ok(()));
     assert_eq!(rig.receive(false), NOTHING);
     assert_eq!(rig.receive(false), NOTHING);
@@ -695,11 +696,7 @@ fn exactly_once_in_3_1() {
         expect(ack(PUBREC, 7)),
         send(publish(QOS2, "in", 7, "of another session")),
     ]);
-    rig.script([
-        expect(ack(PUBREC, 7)),
-        send(ack(PUBREL, 7)),
-        expect(ack(PUBCOMP, 7)),
-    ]);
+    rig.script(handshake(7));
     assert_eq!(rig.connect(), Ok(()));
     assert_eq!(rig.receive(true), got("in", "of another session"));
     assert_eq!(rig.receive(false), NOTHING);

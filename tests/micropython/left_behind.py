@@ -4,7 +4,7 @@ import time
 
 import broker
 from harness import scenario
-from outage import HELPERS, eventually, phase_of, tasks, threaded, tick
+from outage import COLLECT, HELPERS, eventually, phase_of, tasks, threaded, tick
 
 
 @scenario(idle=True, unix=True)
@@ -95,12 +95,6 @@ hear()
         mp.finish()
 
 
-SCRUB = """
-def scrub(depth):  # the collector takes what it finds on the stack for a pointer
-    return depth and scrub(depth - 1) + depth
-"""
-
-
 def dropped(t, kick, check):
     """Clients that are dropped without `disconnect`, and that their own callbacks refer to; a stale pointer may keep one or
     two."""
@@ -125,13 +119,10 @@ def dropped(t, kick, check):
         rest(*[app.c for app in all])
         all.clear()
         all = None
-        scrub(30)
-        gc.collect()
-        scrub(30)
-        gc.collect()
+        collect()
         say("collected")
         hear()
-    """, b, HELPERS + SCRUB, RECONN=kick != "report")
+    """, b, HELPERS + COLLECT, RECONN=kick != "report")
     links = [b.welcome(client_id=f"c{n}", keepalive=0) for n in range(8)]
     mp.expect("made")
     files = mp.open_files()

@@ -2,6 +2,7 @@
 
 import broker
 from harness import scenario
+from outage import COLLECT
 
 
 @scenario(unix=True)
@@ -85,17 +86,12 @@ def a_dropped_client_is_collected_and_its_socket_closes(t):
                 c.connect()
                 c.publish("t", "m")
             c = None
-        def scrub(depth):  # the collector takes what it finds on the stack for a pointer
-            return depth and scrub(depth - 1) + depth
         make(8)
         say("made")
-        scrub(30)
-        gc.collect()
-        scrub(30)
-        gc.collect()
+        collect()
         say("collected")
         hear()
-    """, b)
+    """, b, COLLECT)
     links = []
     for _ in range(8):
         links.append(b.welcome())
@@ -340,9 +336,7 @@ def texts_that_only_the_client_holds_are_kept(t):
         hear()
         del made
         c.close()
-        def scrub(depth):
-            return depth and scrub(depth - 1)
-        scrub(20)
+        scrub(30)
         for _ in range(3):
             gc.collect()
             junk = []
@@ -355,7 +349,7 @@ def texts_that_only_the_client_holds_are_kept(t):
         say("connected")
         hear()
         c.disconnect()
-    """, b)
+    """, b, COLLECT)
     fields = {"client_id": "client", "user": "user", "password": "password", "keepalive": 0,
               "will": ("will" + "ll" * 8, b"message" + b"age" * 19, 1, False)}
     link = b.welcome(**fields)
