@@ -10,6 +10,7 @@ A line of theirs begins with MARK: a letter, the number of the connection, and w
     x N             close
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -146,7 +147,8 @@ class Bridged(board.Board):
     def _bridge(self, process, printed):
         """Separates the lines of the sockets from those of the script."""
         order = None
-        with self.source, open(printed, "wb", buffering=0) as script:
+        # The scenario may end before all is read.
+        with contextlib.suppress(BrokenPipeError), self.source, open(printed, "wb", buffering=0) as script:
             while data := os.read(self.source.fileno(), 1 << 16):
                 while data:
                     if order is None:

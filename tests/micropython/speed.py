@@ -15,6 +15,8 @@ def qos0_costs_at_most_1_3_times_a_bare_write(t):
     def swallow(sock, first):
         if first:
             sock.sendall(broker.connack())
+        # So that both are read alike: a reader that waits for every byte makes the next write wake it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 16)
         while sock.recv(1 << 18):
             pass
 
@@ -42,16 +44,12 @@ def qos0_costs_at_most_1_3_times_a_bare_write(t):
             for _ in range(n):
                 publish(topic, msg)
             return time.ticks_diff(time.ticks_us(), t)
-        bare(2000)
-        ours(2000)
-        ratios = []
-        for _ in range(101):
-            b = bare(2000)
-            ratios.append(ours(2000) / b)
-        ratios.sort()
-        say("median %.3f, from %.2f to %.2f" % (ratios[50], ratios[0], ratios[-1]))
+        # Short rounds, in turn, and the best tenth of each: what else the machine does falls on the others.
+        times = [(bare(200), ours(200)) for _ in range(1001)]
+        b, o = (sorted(column)[100] for column in zip(*times))
+        say("%d %d" % (b, o))
         c.close()
     """, port)
-    ratio = float(mp.match(r"median ([0-9.]+), .*", within=50)[1])
-    t.between(ratio, 0, 1.3, "publish over bare write")
+    bare, ours = map(int, mp.match("([0-9]+) ([0-9]+)", within=50).groups())
+    t.between(ours / bare, 0, 1.3, "publish over bare write")
     sink.close()
