@@ -13,6 +13,7 @@ use embedded_nal::{Dns, TcpClientStack, nb};
 
 use crate::{
     client::{Appetite, Client, End, Fault, STALL, Status, Stop},
+    config::FAST,
     memory::Memory,
     packet::{Kind, QoS},
     service::{self, Duty},
@@ -456,11 +457,24 @@ fn publish_at_most_once<P: Port>(
     fixed: bool,
 ) -> CallResult<P, Reply> {
     let mut started = None;
+    // Most messages have nothing in their way: a third of the instructions of all that follows.
+    if FAST {
+        let sent = timed(port, |client, stack| {
+            if port.has_thread() || !client.now().reached(client.leisure()) {
+                started = client.send_at_once(stack, message);
+            }
+            let off = |(ticket, _)| !client.is_publishing(ticket);
+            started.is_some_and(off) && client.status() == Status::Connected
+        });
+        if sent {
+            return Ok(Reply::Done);
+        }
+    }
     repeat(port, &mut |client, stack, first| {
         match client.status() {
             Status::Connected => {}
             Status::Connecting => return Step::Done(Ok(Reply::NotYet)),
-            _ if first => return Step::Done(Err(Error::NotConnected)),
+            _ if first && started.is_none() => return Step::Done(Err(Error::NotConnected)),
             _ => return Step::Done(not_yet::<P>(client, lost::<P>(client))),
         }
         if !fixed && !client.fits_buffer(message) {

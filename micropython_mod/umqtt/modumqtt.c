@@ -248,12 +248,11 @@ static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name) {
     if (!mp_obj_is_str_or_bytes(arg)) {
         raise_type(name, "str or bytes");
     }
-    umqtt_bytes_t text;
-    text.data = (const uint8_t *)mp_obj_str_get_data(arg, &text.len);
-    if (text.len > MAX_TEXT) {
+    GET_STR_DATA_LEN(arg, data, len);
+    if (len > MAX_TEXT) {
         raise_value(name, "longer than 65535 bytes");
     }
-    return text;
+    return (umqtt_bytes_t) { data, len };
 }
 
 static umqtt_bytes_t utf8_arg(mp_obj_t arg, qstr name) {
@@ -288,9 +287,8 @@ static umqtt_bytes_t filter_arg(mp_obj_t arg) {
 // A copy, so that the script may change the original.
 static umqtt_bytes_t copy_bytes(const void *data, size_t len) {
     mp_obj_t copy = mp_obj_new_bytes(data, len);
-    umqtt_bytes_t bytes;
-    bytes.data = (const uint8_t *)mp_obj_str_get_data(copy, &bytes.len);
-    return bytes;
+    GET_STR_DATA_LEN(copy, copied, n);
+    return (umqtt_bytes_t) { copied, n };
 }
 
 // A str or any buffer. `*fixed`: the script cannot change it.
@@ -298,7 +296,9 @@ static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
     mp_buffer_info_t buffer;
     *fixed = mp_obj_is_str_or_bytes(arg);
     if (*fixed) {
-        buffer.buf = (void *)mp_obj_str_get_data(arg, &buffer.len);
+        GET_STR_DATA_LEN(arg, data, len);
+        buffer.buf = (void *)data;
+        buffer.len = len;
     } else if (!mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
         raise_type(MP_QSTR_msg, "str or buffer");
     }

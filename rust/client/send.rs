@@ -6,7 +6,6 @@ use embedded_nal::{TcpClientStack, nb};
 
 use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
-    config::FAST,
     memory::Memory,
     packet::{Ack, Connect, Header, Kind, PacketId, QoS, Subscribe, Unsubscribe, Will, Writer},
     session::{Due, Message, Session, Ticket},
@@ -26,14 +25,6 @@ where
         started: &mut Option<(Ticket, u8)>,
         read: bool,
     ) -> Stop {
-        if FAST && !read && started.is_none() {
-            *started = self
-                .send_at_once(stack, message)
-                .map(|ticket| (ticket, self.link));
-            if started.is_some() {
-                return Stop::Dry;
-            }
-        }
         let in_flight = message.qos != QoS::AtMostOnce;
         let mut take = |client: &mut Self| {
             if started.is_none() {
@@ -50,11 +41,14 @@ where
         self.pump(stack, Appetite::Keep, false).or(stop)
     }
 
-    /// Sends a QoS 0 message, if nothing is in its way. Most messages go this way, half as long as
-    /// the other.
-    fn send_at_once(&mut self, stack: &mut S, message: &Message<M::Bytes>) -> Option<Ticket> {
-        let clear = message.qos == QoS::AtMostOnce
-            && self.phase == Phase::Up
+    /// Sends a QoS 0 message, if nothing is in its way; the answer is as in [`Client::offer`]. Most
+    /// messages go this way, half as long as the other.
+    pub fn send_at_once(
+        &mut self,
+        stack: &mut S,
+        message: &Message<M::Bytes>,
+    ) -> Option<(Ticket, u8)> {
+        let clear = self.phase == Phase::Up
             && !self.wants_write()
             && !self.ping_due
             && self.acks.is_empty()
@@ -78,7 +72,7 @@ where
             self.start(Kind::Publish, None);
             (self.sent, self.len) = (len, len);
         }
-        Some(ticket)
+        Some((ticket, self.link))
     }
 
     fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
