@@ -14,6 +14,7 @@
 #include "py/stream.h"
 #include "compat.h"
 #include "link.h"
+#include "outcome.h"
 #include "port.h"
 
 // Bytes that the TLS module surely puts into one record, as its output buffer goes: MBEDTLS_SSL_OUT_CONTENT_LEN, which is

@@ -56,7 +56,9 @@ add_dependencies(umqtt_engine umqtt_cargo)
 add_library(usermod_umqtt INTERFACE)
 target_sources(usermod_umqtt INTERFACE
     ${CMAKE_CURRENT_LIST_DIR}/modumqtt.c
+    ${CMAKE_CURRENT_LIST_DIR}/core.c
     ${CMAKE_CURRENT_LIST_DIR}/link.c
+    ${CMAKE_CURRENT_LIST_DIR}/outcome.c
     ${CMAKE_CURRENT_LIST_DIR}/port.c
 )
 if(UMQTT_THREAD_STACK)

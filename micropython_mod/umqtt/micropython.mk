@@ -10,7 +10,7 @@
 #   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); z is for small flash
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
 #   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case
-#   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see port.h
+#   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see core.h
 #   UMQTT_RUSTFLAGS   how to generate code, such as -Ctarget-feature=...: cargo's RUSTFLAGS for this build
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
 #   CARGO             cargo, if it is neither on the PATH nor where rustup puts it
@@ -25,7 +25,8 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/carg
 
 # All of MicroPython's versions know SRC_USERMOD. Those that have SRC_USERMOD_C as well add the one to the other: named
 # in both, a source would be compiled and linked twice.
-SRC_USERMOD += $(addprefix $(UMQTT_MOD_DIR)/,modumqtt.c port.c link.c)
+UMQTT_SOURCES := $(wildcard $(UMQTT_MOD_DIR)/*.c)
+SRC_USERMOD += $(UMQTT_SOURCES)
 UMQTT_DEFINES := $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS)) \
   $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
 CFLAGS_USERMOD += $(UMQTT_DEFINES)
@@ -33,7 +34,7 @@ C_FLAGS_USERMOD += $(UMQTT_DEFINES)
 # MicroPython's makefiles do not notice that flags have changed.
 UMQTT_FLAGS := $(strip $(UMQTT_DEFINES) $(CFLAGS_EXTRA))
 ifneq ($(strip $(file <$(UMQTT_BUILD)/flags)),$(UMQTT_FLAGS))
-$(shell mkdir -p $(UMQTT_BUILD); rm -f $(addprefix $(BUILD)/umqtt/,modumqtt.o port.o link.o))
+$(shell mkdir -p $(UMQTT_BUILD); rm -f $(patsubst $(UMQTT_MOD_DIR)/%.c,$(BUILD)/umqtt/%.o,$(UMQTT_SOURCES)))
 $(file >$(UMQTT_BUILD)/flags,$(UMQTT_FLAGS))
 endif
 

@@ -63,10 +63,6 @@ ALIAS(__aeabi_memclr) void __aeabi_memclr4(void *to, size_t n);
 ALIAS(__aeabi_memclr) void __aeabi_memclr8(void *to, size_t n);
 #endif
 
-static umqtt_frame_t *frame_of(umqtt_call_t *call) {
-    return (umqtt_frame_t *)call;
-}
-
 /******************************************************************************/
 // Ctrl-C
 
@@ -152,8 +148,7 @@ void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
 /******************************************************************************/
 // Exceptions
 
-// Keeps an exception that ends the call; any other one becomes an errno.
-static int caught(umqtt_frame_t *frame, void *value) {
+int umqtt_caught(umqtt_frame_t *frame, void *value) {
     umqtt_block_interrupt(frame);
     mp_obj_t exception = MP_OBJ_FROM_PTR(value);
     const mp_obj_type_t *type = mp_obj_get_type(exception);
@@ -179,7 +174,7 @@ static void print_guarded(umqtt_frame_t *frame, void (*print)(void *), void *arg
         print(arg);
         nlr_pop();
     } else {
-        caught(frame, nlr.ret_val);
+        umqtt_caught(frame, nlr.ret_val);
     }
 }
 
@@ -192,7 +187,7 @@ static void print_skipped(void *size) {
 }
 
 void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception) {
-    caught(frame, MP_OBJ_TO_PTR(exception));
+    umqtt_caught(frame, MP_OBJ_TO_PTR(exception));
     if (frame->exception == MP_OBJ_NULL) {
         print_guarded(frame, print_exception, MP_OBJ_TO_PTR(exception));
     }
@@ -317,7 +312,7 @@ static void set_waiting_for(umqtt_frame_t *frame, const umqtt_link_t *link) {
 }
 
 void umqtt_port_lock(umqtt_call_t *call) {
-    umqtt_frame_t *frame = frame_of(call);
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     umqtt_core_t *core = frame->core;
     #if MICROPY_PY_THREAD
     // Who has to wait does so in a queue, and nobody overtakes it: a thread that comes back at
@@ -343,7 +338,7 @@ void umqtt_port_lock(umqtt_call_t *call) {
 }
 
 void umqtt_port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
-    umqtt_frame_t *frame = frame_of(call);
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     umqtt_core_t *core = frame->core;
     if (core->waiters > (alarm ? 0 : changed ? core->idle : UINT16_MAX)) {
         wake(core);
@@ -395,13 +390,12 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
     #endif
 }
 #else
-// Longest time between two looks at the socket, and at what other threads have changed: for a call, and for an internal
-// thread that does not connect.
+// Longest time between two looks of a call at the socket, and at what other threads have changed. That of an internal thread
+// is as long while it connects.
 #define TICK_MS (10)
-#define IDLE_TICK_MS (500)
 
 static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
-    uint32_t longest = frame->internal && !frame->connecting ? IDLE_TICK_MS : TICK_MS;
+    uint32_t longest = frame->internal && !frame->connecting ? UMQTT_IDLE_TICK_MS : TICK_MS;
     uint32_t tick = MIN(frame->tick, longest);
     // An answer comes soon, or late.
     frame->tick = MIN(2 * tick, longest);
@@ -420,7 +414,7 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
 #endif
 
 bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
-    umqtt_frame_t *frame = frame_of(call);
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     nlr_buf_t nlr;
     if (frame->exception != MP_OBJ_NULL || frame->core->dropped) {
         return true;
@@ -436,7 +430,7 @@ bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, 
         mp_handle_pending(true);
         nlr_pop();
     } else {
-        caught(frame, nlr.ret_val);
+        umqtt_caught(frame, nlr.ret_val);
     }
     return frame->exception != MP_OBJ_NULL || frame->core->dropped;
 }
@@ -465,7 +459,7 @@ static mp_obj_t *address_of(umqtt_frame_t *frame) {
 }
 
 int32_t umqtt_port_resolve(umqtt_call_t *call) {
-    umqtt_frame_t *frame = frame_of(call);
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     const umqtt_settings_t *to = umqtt_settings(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
@@ -487,12 +481,12 @@ int32_t umqtt_port_resolve(umqtt_call_t *call) {
         nlr_pop();
         return 0;
     }
-    int error = caught(frame, nlr.ret_val);
+    int error = umqtt_caught(frame, nlr.ret_val);
     return error == MP_ENOMEM ? error : MP_ENOENT;
 }
 
 umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
-    umqtt_frame_t *frame = frame_of(call);
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         frame->link = umqtt_link_new();
@@ -500,7 +494,7 @@ umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
         nlr_pop();
         return frame->link;
     }
-    *error = caught(frame, nlr.ret_val);
+    *error = umqtt_caught(frame, nlr.ret_val);
     return NULL;
 }
 
@@ -515,7 +509,7 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
         nlr_pop();
         return 0;
     }
-    int error = caught(frame, nlr.ret_val);
+    int error = umqtt_caught(frame, nlr.ret_val);
     switch (error) {
         case MP_EISCONN:
             return 0;
@@ -582,7 +576,7 @@ static void unlock_tls(umqtt_frame_t *frame, bool locked, bool handshake) {
 
 // The TLS module raises others than OSError too, and an OSError with a number of its own.
 static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
-    int error = caught(frame, value);
+    int error = umqtt_caught(frame, value);
     if (frame->core->tls.context != MP_OBJ_NULL && frame->exception == MP_OBJ_NULL) {
         umqtt_link_failed(link, MP_OBJ_FROM_PTR(value));
         error = error == MP_EIO ? MP_EPROTO : error;
@@ -615,7 +609,7 @@ static int connect_step(umqtt_frame_t *frame, umqtt_link_t *link) {
 }
 
 int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
-    umqtt_frame_t *frame = frame_of(call);
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     int error = connect_step(frame, socket);
     #if !UMQTT_LINUX
     if (error == 0) {
@@ -627,7 +621,7 @@ int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
 }
 
 ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
-    umqtt_frame_t *frame = frame_of(call);
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     umqtt_link_t *link = socket;
     frame->core->link = link;
     nlr_buf_t nlr;
@@ -643,7 +637,7 @@ ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
 }
 
 ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
-    umqtt_frame_t *frame = frame_of(call);
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     nlr_buf_t nlr;
     bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
@@ -668,7 +662,7 @@ void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
             stream_ioctl(streams[i], MP_STREAM_CLOSE, 0);
             nlr_pop();
         } else {
-            caught(frame_of(call), nlr.ret_val);
+            umqtt_caught(umqtt_frame_of(call), nlr.ret_val);
         }
     }
 }
@@ -740,221 +734,4 @@ void *umqtt_port_grow(void *list, size_t old_size, size_t new_size) {
         memset(new_list + old_size, 0, new_size - old_size);
     }
     return new_list;
-}
-
-/******************************************************************************/
-// The core and its internal thread
-
-// For tools/size.py; a linker that drops what nothing uses drops it.
-extern const uint16_t umqtt_core_size;
-const uint16_t umqtt_core_size = sizeof(umqtt_core_t);
-
-bool umqtt_memory_may_come(int times) {
-    #if MICROPY_PY_THREAD
-    if (times < 20) {
-        MP_THREAD_GIL_EXIT();
-        mp_hal_delay_us(10000);
-        MP_THREAD_GIL_ENTER();
-        return true;
-    }
-    #endif
-    return false;
-}
-
-umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings, const umqtt_tls_t *tls) {
-    size_t size = sizeof(umqtt_core_t) + umqtt_size();
-    umqtt_core_t *core = m_malloc_maybe(size);
-    for (int i = 0; core == NULL && umqtt_memory_may_come(i); i++) {
-        core = m_malloc_maybe(size);
-    }
-    if (core == NULL) {
-        m_malloc_fail(size);
-    }
-    memset(core, 0, size);
-    core->base.type = &mp_type_object;
-    core->not_client = ~(uintptr_t)client;
-    core->tls = *tls;
-    #if MICROPY_PY_THREAD
-    mp_thread_mutex_init(&core->lock);
-    mp_thread_mutex_init(&core->queue_lock);
-    #if !MICROPY_PY_THREAD_GIL
-    mp_thread_mutex_init(&core->tls_lock);
-    #endif
-    #endif
-    #if UMQTT_LINUX
-    core->event = -1;
-    #endif
-    umqtt_init(core->engine, core, settings);
-    return core;
-}
-
-// Nothing will use the core any more.
-static void finish(umqtt_core_t *core) {
-    #if UMQTT_LINUX
-    // Where threads run free, the collector and the last thread may both come here.
-    if (__sync_lock_test_and_set(&core->finished, 1)) {
-        return;
-    }
-    #endif
-    umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_close(&frame.call);
-    frame.exception = MP_OBJ_NULL;
-    umqtt_leave(&frame);
-    #if MICROPY_PY_THREAD
-    umqtt_mutex_free(&core->lock);
-    umqtt_mutex_free(&core->queue_lock);
-    #endif
-    #if UMQTT_LINUX
-    if (core->event >= 0) {
-        close(core->event);
-        core->event = -1;
-    }
-    #endif
-}
-
-// Called by the collector, maybe while an internal thread, the only other one to know the core,
-// has the lock: that thread does the rest.
-void umqtt_core_drop(umqtt_core_t *core) {
-    core->dropped = true;
-    __sync_synchronize();
-    if (core->threads == 0) {
-        finish(core);
-        return;
-    }
-    #if UMQTT_LINUX
-    uint64_t one = 1;
-    (void)!write(core->event, &one, sizeof(one));
-    #endif
-}
-
-#if defined(UMQTT_THREADS) && UMQTT_THREADS != MICROPY_PY_THREAD
-#error "UMQTT_THREADS is not what MICROPY_PY_THREAD says"
-#endif
-
-bool umqtt_port_has_threads(void) {
-    return MICROPY_PY_THREAD;
-}
-
-#if MICROPY_PY_THREAD
-static mp_obj_t run_thread(mp_obj_t core_in, mp_obj_t thread) {
-    umqtt_core_t *core = MP_OBJ_TO_PTR(core_in);
-    umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    frame.internal = true;
-    #if !UMQTT_LINUX
-    frame.tick = IDLE_TICK_MS;
-    #endif
-    umqtt_run(&frame.call, MP_OBJ_SMALL_INT_VALUE(thread));
-    umqtt_port_lock(&frame.call);
-    bool last = --core->threads == 0 && core->dropped;
-    umqtt_port_unlock(&frame.call, false, false, false, NULL);
-    if (last) {
-        finish(core);
-    }
-    return mp_const_none;
-}
-static MP_DEFINE_CONST_FUN_OBJ_2(run_thread_obj, run_thread);
-
-static void count_thread(umqtt_core_t *core, int n) {
-    umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_port_lock(&frame.call);
-    core->threads += n;
-    umqtt_port_unlock(&frame.call, false, false, false, NULL);
-    umqtt_leave(&frame);
-}
-
-void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
-    count_thread(core, 1);
-    size_t stack = core->tls.context == MP_OBJ_NULL ? UMQTT_THREAD_STACK : UMQTT_TLS_THREAD_STACK;
-    #if UMQTT_LINUX
-    // Ctrl-C must neither jump out of the making of a thread, nor reach one that is not ready; the
-    // new thread keeps the signal blocked for good.
-    sigset_t sigint, before_start;
-    sigemptyset(&sigint);
-    sigaddset(&sigint, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &sigint, &before_start);
-    #endif
-    // The script's own threads have the stack size that it chose.
-    volatile mp_obj_t stack_size = MP_OBJ_NULL, before = MP_OBJ_NULL;
-    void *exception = NULL;
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        mp_obj_t module = mp_import_name(MP_QSTR__thread, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
-        stack_size = mp_load_attr(module, MP_QSTR_stack_size);
-        mp_obj_t start = mp_load_attr(module, MP_QSTR_start_new_thread);
-        mp_obj_t args[] = { MP_OBJ_FROM_PTR(core), MP_OBJ_NEW_SMALL_INT(thread) };
-        mp_obj_t tuple = mp_obj_new_tuple(2, args);
-        before = mp_call_function_1(stack_size, MP_OBJ_NEW_SMALL_INT(stack / UMQTT_STACK_UNIT));
-        mp_call_function_2(start, MP_OBJ_FROM_PTR(&run_thread_obj), tuple);
-        nlr_pop();
-    } else {
-        exception = nlr.ret_val;
-    }
-    if (before != MP_OBJ_NULL) {
-        mp_call_function_1(stack_size, before);
-    }
-    #if UMQTT_LINUX
-    pthread_sigmask(SIG_SETMASK, &before_start, NULL);
-    #endif
-    if (exception != NULL) {
-        count_thread(core, -1);
-        umqtt_frame_t frame;
-        umqtt_enter(&frame, core);
-        umqtt_no_thread(&frame.call, thread);
-        umqtt_close(&frame.call);
-        int error = caught(&frame, exception);
-        umqtt_leave(&frame);
-        umqtt_raise_mqtt(-error, "the internal thread could not be started");
-    }
-}
-#else
-void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
-    (void)core;
-    (void)thread;
-}
-#endif
-
-#if MICROPY_PY_THREAD
-// The internal thread may wait for long after a callback, which may refer to its client, and leaves pointers on the stack:
-// where the next frames have holes, the collector would find them.
-static __attribute__((noinline)) void clear_stack(void) {
-    volatile uint8_t stack[1024];
-    for (size_t i = 0; i < sizeof(stack); i++) {
-        stack[i] = 0;
-    }
-}
-#endif
-
-static __attribute__((noinline)) void report(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
-    umqtt_core_t *core = frame->core;
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        umqtt_client_t *client = umqtt_client(core);
-        // From here on the collector sees it; unless it has taken it.
-        umqtt_settle(client);
-        mp_obj_t callback = core->dropped ? mp_const_none : client->error_callback;
-        if (callback != mp_const_none) {
-            vstr_t text;
-            mp_print_t print;
-            vstr_init_print(&text, 48, &print);
-            umqtt_print_outcome(&print, outcome, core->link);
-            mp_obj_t message = mp_obj_new_str(text.buf, text.len);
-            umqtt_allow_interrupt(frame);
-            mp_call_function_1(callback, message);
-            umqtt_block_interrupt(frame);
-        }
-        nlr_pop();
-    } else {
-        umqtt_block_interrupt(frame);
-        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
-    }
-}
-
-void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
-    report(frame_of(call), outcome);
-    #if MICROPY_PY_THREAD
-    clear_stack();
-    #endif
 }

@@ -1215,7 +1215,7 @@ def as_quick_as_a_bare_tls_socket(t):
 
 
 GO = b"go-go-go"
-STACK = 32 * 1024  # UMQTT_TLS_THREAD_STACK, see port.h
+STACK = 32 * 1024  # UMQTT_TLS_THREAD_STACK, see core.h
 
 
 @scenario(threads=True)

@@ -1,0 +1,22 @@
+// What a call of the engine came to, in words and as an exception.
+#ifndef MICROPY_INCLUDED_UMQTT_OUTCOME_H
+#define MICROPY_INCLUDED_UMQTT_OUTCOME_H
+
+#include "py/mpprint.h"
+#include "link.h"
+#include "port.h"
+#include "umqtt.h"
+
+extern const mp_obj_type_t mp_type_MQTTException;
+
+// What failed, for exceptions and the error callback. `link`: the connection that it is about, or NULL.
+void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link);
+
+// Raises MQTTException.
+MP_NORETURN void umqtt_raise_mqtt(int code, const char *text);
+// The same, for what connect() came to.
+MP_NORETURN void umqtt_raise_connect(umqtt_outcome_t outcome, umqtt_frame_t *frame);
+// Raises what all other calls raise, if they failed.
+void umqtt_check_outcome(umqtt_outcome_t outcome, const umqtt_core_t *core);
+
+#endif // MICROPY_INCLUDED_UMQTT_OUTCOME_H
