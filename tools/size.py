@@ -77,7 +77,7 @@ def measure(board):
         sizes = [int(elf.output("size", f"{path}/{fact['PROG']}").splitlines()[1].split()[0]) for path in (out, out + "-bare")]
         found["whole"] = sizes[0] - sizes[1]
     found["buffers"] = buffers(out)
-    core = elf.constant(*(path for path in shim if "/port." in path), "umqtt_core_size")
+    core = elf.constant(*(path for path in shim if "/core." in path), "umqtt_core_size")
     found["client"] = engine_state(engine) + core - found["buffers"]
     stack = elf.Stack(engine, shim)
     for name, function in ENTRIES.items():

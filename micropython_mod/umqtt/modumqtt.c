@@ -34,17 +34,22 @@ static MP_NORETURN void raise_value(qstr name, const char *problem) {
     mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: %s"), name, problem);
 }
 
-// The engine may hold on to what this gives it: the data of a str or bytes object begins a block of the heap, which the
-// collector finds without the object, or lies outside of it.
+// What is in a str or bytes object. The engine may hold on to it: it begins a block of the heap, which the collector finds
+// without the object, or lies outside of the heap.
+static umqtt_bytes_t bytes_of(mp_obj_t object) {
+    GET_STR_DATA_LEN(object, data, len);
+    return (umqtt_bytes_t) { data, len };
+}
+
 static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name) {
     if (!mp_obj_is_str_or_bytes(arg)) {
         raise_type(name, "str or bytes");
     }
-    GET_STR_DATA_LEN(arg, data, len);
-    if (len > MAX_TEXT) {
+    umqtt_bytes_t text = bytes_of(arg);
+    if (text.len > MAX_TEXT) {
         raise_value(name, "longer than 65535 bytes");
     }
-    return (umqtt_bytes_t) { data, len };
+    return text;
 }
 
 static umqtt_bytes_t utf8_arg(mp_obj_t arg, qstr name) {
@@ -78,27 +83,26 @@ static umqtt_bytes_t filter_arg(mp_obj_t arg) {
 
 // A copy, so that the script may change the original.
 static umqtt_bytes_t copy_bytes(const void *data, size_t len) {
-    mp_obj_t copy = mp_obj_new_bytes(data, len);
-    GET_STR_DATA_LEN(copy, copied, n);
-    return (umqtt_bytes_t) { copied, n };
+    return bytes_of(mp_obj_new_bytes(data, len));
 }
 
 // A str or any buffer. `*fixed`: the script cannot change it.
 static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
+    umqtt_bytes_t msg;
     mp_buffer_info_t buffer;
     *fixed = mp_obj_is_str_or_bytes(arg);
     if (*fixed) {
-        GET_STR_DATA_LEN(arg, data, len);
-        buffer.buf = (void *)data;
-        buffer.len = len;
-    } else if (!mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
+        msg = bytes_of(arg);
+    } else if (mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
+        // An empty buffer may be nowhere.
+        msg = (umqtt_bytes_t) { buffer.len == 0 ? "" : buffer.buf, buffer.len };
+    } else {
         raise_type(MP_QSTR_msg, "str or buffer");
     }
-    if (buffer.len > limit) {
+    if (msg.len > limit) {
         raise_value(MP_QSTR_msg, "too long");
     }
-    // An empty buffer may be nowhere.
-    return (umqtt_bytes_t) { buffer.len == 0 ? "" : buffer.buf, buffer.len };
+    return msg;
 }
 
 static mp_int_t int_arg(mp_obj_t arg, qstr name, mp_int_t min, mp_int_t max) {
