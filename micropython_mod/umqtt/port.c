@@ -260,7 +260,7 @@ uint32_t umqtt_port_now(void) {
     // A fifth of the price of the clock behind mp_hal_ticks_ms(), and good to 4 ms.
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (uint32_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (uint32_t)now.tv_sec * 1000 + (uint32_t)now.tv_nsec / 1000000;
     #else
     return mp_hal_ticks_ms();
     #endif
