@@ -33,12 +33,10 @@ pub trait Port {
     /// The memory.
     type Memory: Memory;
 
-    /// The time now.
-    fn now(&self) -> Time;
-
-    /// Runs `work` alone with the client, then looks at [`Client::take_signals`]: if a wait is to
-    /// follow, anything that happens from now on ends it; if something changed, or on an alarm, the
-    /// waits of others end.
+    /// Runs `work` alone with the client, to which it says what time it is
+    /// ([`Client::set_now`]), then looks at [`Client::take_signals`]: if a wait is to follow,
+    /// anything that happens from now on ends it; if something changed, or on an alarm, the waits
+    /// of others end.
     fn with<T>(
         &self,
         work: impl FnOnce(&mut Client<Self::Stack, Self::Memory>, &mut Self::Stack) -> T,
@@ -165,7 +163,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
             true => None,
             false => Some(assist(port, first)?),
         };
-        let outcome = timed(port, |client, stack| {
+        let outcome = port.with(|client, stack| {
             if mem::take(&mut reading) {
                 client.end_reading();
             }
@@ -210,18 +208,6 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
     }
 }
 
-/// [`Port::with`] at the time it is now.
-pub(crate) fn timed<P: Port, T>(
-    port: &P,
-    work: impl FnOnce(&mut ClientOf<P>, &mut P::Stack) -> T,
-) -> T {
-    let now = port.now();
-    port.with(|client, stack| {
-        client.set_now(now);
-        work(client, stack)
-    })
-}
-
 /// Why the client is not connected, for a call that found it connected, or connecting, before.
 #[inline(never)]
 fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
@@ -234,7 +220,7 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
     loop {
         // One look at the clock says what is due, and whether it is: by an earlier one, what is due
         // now is not yet. And who takes the attempt has to go on with it.
-        let due = timed(port, |client, _| {
+        let due = port.with(|client, _| {
             if mem::take(&mut first) {
                 client.enter();
             }
@@ -250,7 +236,7 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
         };
         let mut dialer = match dialer {
             Some(dialer) => dialer,
-            None => match timed(port, |client, stack| client.serve(stack)) {
+            None => match port.with(|client, stack| client.serve(stack)) {
                 Duty::Wait(wait) => return Ok(wait.until),
                 Duty::Again => continue,
                 Duty::Report(fault) => {
@@ -278,9 +264,9 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
 /// # Errors
 /// What failed, or [`Error::NotConnected`] if another thread closed the client meanwhile.
 pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u8>> {
-    let epoch = timed(port, |client, stack| client.dial(stack, clean_session));
+    let epoch = port.with(|client, stack| client.dial(stack, clean_session));
     let result = dial(port, &mut Dialer::new(epoch)).and_then(|()| greet(port, epoch));
-    timed(port, |client, stack| match result {
+    port.with(|client, stack| match result {
         Ok(_) if port.has_thread() => Ok(client.hire()),
         Ok(_) => Ok(None),
         Err(error) => {
@@ -366,7 +352,7 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
     /// Is the attempt still wanted, and, if it has to go `on`, is there time left? From here on
     /// nothing is missed by the wait that may follow. The answer is the server's TCP port.
     fn check<P: Port<Stack = S>>(&self, port: &P, on: bool) -> CallResult<P, u16> {
-        timed(port, |client, _| {
+        port.with(|client, _| {
             client.will_wait();
             if client.epoch() != self.epoch {
                 Err(Error::NotConnected)
@@ -390,20 +376,19 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
 pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResult<P, ()> {
     while !dialer.step(port)? {
         let connecting = dialer.socket.as_ref();
-        let deadline = timed(port, |client, _| {
+        let until = port.with(|client, _| {
             client.will_wait();
-            match client.epoch() == dialer.epoch {
-                true => client.connect_deadline(),
-                false => client.now(), // that was what the wait would have waited for
+            match connecting {
+                // That was what the wait would have waited for.
+                _ if client.epoch() != dialer.epoch => client.now(),
+                Some(_) => client.connect_deadline(),
+                None => client.now().after(DNS_TICK),
             }
         });
         let wait = Wait {
             readable: false,
             writable: connecting.is_some(),
-            until: match connecting {
-                Some(_) => deadline,
-                None => port.now().after(DNS_TICK),
-            },
+            until,
         };
         if let Err(interrupted) = port.wait(connecting, wait) {
             dialer.give_up(port);
@@ -459,7 +444,7 @@ fn publish_at_most_once<P: Port>(
     let mut started = None;
     // Most messages have nothing in their way: a third of the instructions of all that follows.
     if FAST {
-        let sent = timed(port, |client, stack| {
+        let sent = port.with(|client, stack| {
             if port.has_thread() || !client.now().reached(client.leisure()) {
                 started = client.send_at_once(stack, message);
             }
@@ -516,10 +501,10 @@ fn publish_in_flight<P: Port>(
     wait: bool,
 ) -> CallResult<P, Reply> {
     let mut taken = None;
-    let mut ends = None;
-    let mut deadline = port.now().after(ANSWER_TIMEOUT);
+    let mut start = None;
     repeat(port, &mut |client, stack, first| {
-        if *ends.get_or_insert(client.ends()) != client.ends() {
+        let (ends, since) = start.get_or_insert((client.ends(), client.now()));
+        if *ends != client.ends() {
             return Step::Done(match not_yet::<P>(client, Error::NotConnected) {
                 Ok(_) if taken.is_none() => Ok(Reply::NoRoom),
                 answer => answer,
@@ -532,8 +517,9 @@ fn publish_in_flight<P: Port>(
         // Acknowledgements that have come make room.
         let stop = client.offer(stack, message, &mut taken, !first);
         if waited && taken.is_some() {
-            deadline = client.now().after(ANSWER_TIMEOUT);
+            *since = client.now();
         }
+        let deadline = since.after(ANSWER_TIMEOUT);
         let late = client.now().reached(deadline) || stop == Stop::Full;
         let stuck = client.now().reached(deadline) && client.wants_write();
         let status = client.status();
@@ -583,9 +569,8 @@ pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply>
 }
 
 fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
-    let deadline = port.now().after(ANSWER_TIMEOUT);
     let mut asked = None;
-    let mut ends = None;
+    let mut start = None;
     repeat(port, &mut |client, stack, first| {
         if first {
             if client.status() != Status::Connected {
@@ -593,12 +578,14 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
             }
             asked = client.session.request(kind, filter, qos);
         }
-        if *ends.get_or_insert(client.ends()) != client.ends() {
+        let (ends, since) = *start.get_or_insert((client.ends(), client.now()));
+        if ends != client.ends() {
             return Step::Done(Err(Error::NotConnected));
         }
         let Some(ticket) = asked else {
             return Step::Done(Err(Error::NoMemory));
         };
+        let deadline = since.after(ANSWER_TIMEOUT);
         let stop = client.pump(stack, Appetite::Keep, !first);
         let answer = client.session.answer(ticket);
         Step::Done(match answer {
@@ -659,7 +646,7 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
 
 /// The message that [`receive`] named has been handled: it is acknowledged and let go.
 pub fn handled<P: Port>(port: &P) {
-    timed(port, |client, stack| client.handled(stack));
+    port.with(|client, stack| client.handled(stack));
 }
 
 /// Sends a PINGREQ; does nothing with a keepalive of 0, or while connecting.
@@ -667,7 +654,7 @@ pub fn handled<P: Port>(port: &P) {
 /// # Errors
 /// [`Error::NotConnected`].
 pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
-    timed(port, |client, stack| match client.status() {
+    port.with(|client, stack| match client.status() {
         _ if client.config.keepalive == 0 => Ok(Reply::Done),
         Status::Connecting => Ok(Reply::Done),
         Status::Connected => {
@@ -684,10 +671,10 @@ pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
 
 /// Lets the socket go, without DISCONNECT. What is in flight stays, and so do the subscriptions.
 pub fn close<P: Port>(port: &P) {
-    timed(port, |client, stack| client.close(stack));
+    port.with(|client, stack| client.close(stack));
 }
 
 /// Sends DISCONNECT if the socket takes it at once, and lets everything go.
 pub fn disconnect<P: Port>(port: &P) {
-    timed(port, |client, stack| client.disconnect(stack));
+    port.with(|client, stack| client.disconnect(stack));
 }

@@ -91,8 +91,8 @@ unsafe extern "C" {
     /// Milliseconds, going round at 2^32.
     fn umqtt_port_now() -> u32;
 
-    /// Waits until no other thread has the engine.
-    fn umqtt_port_lock(call: *mut Call);
+    /// Waits until no other thread has the engine. The time it is then.
+    fn umqtt_port_lock(call: *mut Call) -> u32;
 
     /// Lets others have the engine. `changed`: the waits of other calls end; `alarm`: that of the
     /// internal thread too. `waiting`: this call is going to wait with this socket (NULL: none),
@@ -606,14 +606,11 @@ impl Port for Frame {
     type Stack = Net;
     type Memory = Heap;
 
-    fn now(&self) -> Time {
-        Time(port!(umqtt_port_now()))
-    }
-
     fn with<T>(&self, work: impl FnOnce(&mut Client<Net, Heap>, &mut Net) -> T) -> T {
-        port!(umqtt_port_lock(self.call()));
+        let now = Time(port!(umqtt_port_lock(self.call())));
         // SAFETY: the lock makes this the only reference.
         let client = unsafe { &mut *self.client() };
+        client.set_now(now);
         let result = work(client, &mut Net(self.call()));
         self.unlock(client);
         result
@@ -638,7 +635,7 @@ impl Port for Frame {
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
         let socket = socket.map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
-        let timeout = wait.until.since(self.now()) as i32;
+        let timeout = wait.until.since(Time(port!(umqtt_port_now()))) as i32;
         if port!(umqtt_port_wait(
             self.call(),
             socket,

@@ -175,7 +175,7 @@ impl Service {
 /// when the port breaks its wait off: then the client is gone.
 pub fn run<P: Port>(port: &P, thread: u8) {
     loop {
-        let duty = calls::timed(port, |client, stack| {
+        let duty = port.with(|client, stack| {
             client.employs(thread).then(|| {
                 let duty = client.serve(stack);
                 if matches!(duty, Duty::Wait(_)) {
@@ -214,9 +214,7 @@ pub(crate) fn attempt_failed<P: Port>(
     match error {
         Error::Interrupted => Err(Interrupted),
         Error::Fault(fault) => {
-            calls::timed(port, |client, stack| {
-                client.attempt_failed(stack, epoch, fault)
-            });
+            port.with(|client, stack| client.attempt_failed(stack, epoch, fault));
             Ok(())
         }
         _ => Ok(()),

@@ -311,7 +311,7 @@ static void set_waiting_for(umqtt_frame_t *frame, const umqtt_link_t *link) {
     frame->write_wants = link == NULL ? 0 : link->write_wants;
 }
 
-void umqtt_port_lock(umqtt_call_t *call) {
+uint32_t umqtt_port_lock(umqtt_call_t *call) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
     umqtt_core_t *core = frame->core;
     #if MICROPY_PY_THREAD
@@ -335,6 +335,7 @@ void umqtt_port_lock(umqtt_call_t *call) {
             all_awake(core);
         }
     }
+    return umqtt_port_now();
 }
 
 void umqtt_port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {

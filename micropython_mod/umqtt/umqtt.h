@@ -194,8 +194,8 @@ extern bool umqtt_port_has_threads(void);
 // Milliseconds, going round at 2^32.
 extern uint32_t umqtt_port_now(void);
 
-// Waits until no other thread has the engine.
-extern void umqtt_port_lock(struct umqtt_call_t *call);
+// Waits until no other thread has the engine. The time it is then.
+extern uint32_t umqtt_port_lock(struct umqtt_call_t *call);
 
 // Lets others have the engine. `changed`: the waits of other calls end; `alarm`: that of the
 // internal thread too. `waiting`: this call is going to wait with this socket (NULL: none),

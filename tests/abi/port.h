@@ -123,9 +123,10 @@ uint32_t umqtt_port_now(void) {
     return world.now;
 }
 
-void umqtt_port_lock(umqtt_call_t *call) {
+uint32_t umqtt_port_lock(umqtt_call_t *call) {
     CHECK(world.lock == NULL);
     world.lock = call;
+    return umqtt_port_now();
 }
 
 void umqtt_port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {

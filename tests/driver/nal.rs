@@ -92,12 +92,10 @@ impl Port for Host {
     type Stack = Stack;
     type Memory = Heap;
 
-    fn now(&self) -> Time {
-        Time(self.began.elapsed().as_millis() as u32)
-    }
-
     fn with<T>(&self, work: impl FnOnce(&mut Client<Stack, Heap>, &mut Stack) -> T) -> T {
-        work(&mut self.client.borrow_mut(), &mut self.stack.borrow_mut())
+        let mut client = self.client.borrow_mut();
+        client.set_now(Time(self.began.elapsed().as_millis() as u32));
+        work(&mut client, &mut self.stack.borrow_mut())
     }
 
     fn outside<T>(&self, work: impl FnOnce(&mut Stack) -> T) -> T {

@@ -291,17 +291,21 @@ impl Rig {
     }
 }
 
-impl Port for Rig {
-    type Stack = Net;
-    type Memory = Heap;
-
+impl Rig {
+    /// Every look at the clock takes a tick.
     fn now(&self) -> Time {
         self.pass(self.tick.get());
         Time(START.wrapping_add(self.elapsed() as u32))
     }
+}
+
+impl Port for Rig {
+    type Stack = Net;
+    type Memory = Heap;
 
     fn with<T>(&self, work: impl FnOnce(&mut Client<Net, Heap>, &mut Net) -> T) -> T {
         let mut client = self.client.try_borrow_mut().expect("the client is free");
+        client.set_now(self.now());
         let result = work(&mut client, &mut self.net());
         let signals = client.take_signals();
         let has_socket = client.socket().is_some();
