@@ -57,7 +57,7 @@ fn main() {
 /// `umqtt.h` and `libabi.a` for `tests/abi.rs`.
 #[cfg(feature = "abi-check")]
 fn abi_check(out: &std::path::Path) {
-    for path in ["rust/ffi.rs", "cbindgen.toml", "tests/abi"] {
+    for path in ["rust/ffi.rs", "rust/ffi", "cbindgen.toml", "tests/abi"] {
         println!("cargo:rerun-if-changed={path}");
     }
     let root = env::var("CARGO_MANIFEST_DIR").unwrap();

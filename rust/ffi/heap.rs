@@ -1,0 +1,228 @@
+//! The engine's memory, which is the C side's: buffers beside the client, lists and messages on the
+//! C side's heap.
+
+use core::{
+    mem,
+    ptr::{self, NonNull},
+    slice,
+};
+
+use cty::c_void;
+
+use super::{
+    Bytes, Node, Object, umqtt_port_grow, umqtt_port_message_free, umqtt_port_message_new,
+};
+use crate::{
+    memory::{Inbox, List, Memory, Tag},
+    packet::{PacketId, QoS},
+    session::{Received, Subscription},
+};
+
+/// A block of bytes inside the engine's memory.
+pub struct Buffer(pub *mut u8, pub usize);
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `umqtt_init` made it from an array that lies beside the client and is used by
+        // nothing else.
+        unsafe { slice::from_raw_parts(self.0, self.1) }
+    }
+}
+
+impl AsMut<[u8]> for Buffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts_mut(self.0, self.1) }
+    }
+}
+
+/// A list on the C side's heap.
+pub struct HeapList<T> {
+    /// Dangling while there is no room for an entry.
+    data: NonNull<T>,
+    len: u16,
+    capacity: u16,
+}
+
+impl<T> HeapList<T> {
+    pub const fn new() -> Self {
+        HeapList {
+            data: NonNull::dangling(),
+            len: 0,
+            capacity: 0,
+        }
+    }
+}
+
+/// A block of twice the capacity, and that capacity; the same for lists of anything.
+fn grown(old: *mut c_void, capacity: u16, size: usize) -> Option<(NonNull<c_void>, u16)> {
+    let old = if capacity == 0 { ptr::null_mut() } else { old };
+    let new = capacity.max(2).checked_mul(2)?;
+    let data = port!(umqtt_port_grow(
+        old,
+        usize::from(capacity) * size,
+        usize::from(new) * size
+    ));
+    Some((NonNull::new(data)?, new))
+}
+
+impl<T> List<T> for HeapList<T> {
+    fn entries(&self) -> &[T] {
+        // SAFETY: `grow` gave room for `capacity` entries, and `push` wrote the first `len`.
+        unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
+    }
+
+    fn entries_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), usize::from(self.len)) }
+    }
+
+    fn push(&mut self, entry: T) -> Result<(), T> {
+        if self.len == self.capacity {
+            let old = self.data.as_ptr().cast();
+            match grown(old, self.capacity, mem::size_of::<T>()) {
+                Some((data, capacity)) => (self.data, self.capacity) = (data.cast(), capacity),
+                None => return Err(entry),
+            }
+        }
+        // SAFETY: `len` is less than `capacity`.
+        unsafe { self.data.as_ptr().add(usize::from(self.len)).write(entry) };
+        self.len += 1;
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        // The entries need no dropping, and the collector need not see them any more.
+        self.data = NonNull::dangling();
+        (self.len, self.capacity) = (0, 0);
+    }
+}
+
+/// The inbox: messages that the C side made, linked.
+pub struct Messages {
+    owner: *mut Object,
+    pub first: *mut Node,
+    last: *mut Node,
+}
+
+impl Messages {
+    pub const fn new(owner: *mut Object) -> Self {
+        Messages {
+            owner,
+            first: ptr::null_mut(),
+            last: ptr::null_mut(),
+        }
+    }
+
+    fn last(&mut self) -> Option<&mut Node> {
+        // SAFETY: messages stay until `message_free`, and the engine's lock makes us the only one.
+        unsafe { self.last.as_mut() }
+    }
+
+    fn first(&self) -> Option<&Node> {
+        // SAFETY: as above.
+        unsafe { self.first.as_ref() }
+    }
+
+    /// Cuts the queue off behind `node` (null: all of it).
+    fn cut(&mut self, node: *mut Node) {
+        // SAFETY: as above.
+        let mut rest = match unsafe { node.as_mut() } {
+            Some(node) => mem::replace(&mut node.next, ptr::null_mut()),
+            None => mem::replace(&mut self.first, ptr::null_mut()),
+        };
+        self.last = node;
+        while !rest.is_null() {
+            // SAFETY: as above.
+            let next = unsafe { (*rest).next };
+            port!(umqtt_port_message_free(self.owner, rest));
+            rest = next;
+        }
+    }
+}
+
+impl Inbox for Messages {
+    fn begin(&mut self, topic: usize, payload: usize) -> bool {
+        let owner = self.owner;
+        let link: *mut *mut Node = match self.last() {
+            Some(last) => &raw mut last.next,
+            None => &raw mut self.first,
+        };
+        let node = port!(umqtt_port_message_new(owner, link, topic, payload));
+        if node.is_null() {
+            return false;
+        }
+        self.last = node;
+        true
+    }
+
+    fn topic(&mut self) -> &mut [u8] {
+        // SAFETY: `message_new` gave this room.
+        self.last().map_or(&mut [], |m| unsafe {
+            slice::from_raw_parts_mut(m.topic_data, m.topic_len)
+        })
+    }
+
+    fn payload(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        self.last().map_or(&mut [], |m| unsafe {
+            slice::from_raw_parts_mut(m.payload_data, m.payload_len)
+        })
+    }
+
+    fn finish(&mut self, tag: Tag) {
+        if let Some(message) = self.last() {
+            message.size = tag.size;
+            message.id = tag.id.map_or(0, PacketId::get);
+            message.link = tag.link;
+            message.qos = tag.qos as u8;
+            message.whole = true;
+        }
+    }
+
+    fn abandon(&mut self) {
+        let mut before = ptr::null_mut();
+        let mut node = self.first;
+        while node != self.last {
+            before = node;
+            // SAFETY: `last` is in the queue, so this is not the end of it.
+            node = unsafe { (*node).next };
+        }
+        self.cut(before);
+    }
+
+    fn first(&self) -> Option<Tag> {
+        let message = self.first().filter(|message| message.whole)?;
+        Some(Tag {
+            id: PacketId::new(message.id),
+            qos: QoS::from_bits(message.qos)?,
+            link: message.link,
+            size: message.size,
+        })
+    }
+
+    fn pop(&mut self) {
+        let Some(message) = self.first() else { return };
+        let next = message.next;
+        let node = mem::replace(&mut self.first, next);
+        if next.is_null() {
+            self.last = ptr::null_mut();
+        }
+        port!(umqtt_port_message_free(self.owner, node));
+    }
+
+    fn keep(&mut self, n: usize) {
+        self.cut(if n == 0 { ptr::null_mut() } else { self.first });
+    }
+}
+
+/// The engine's memory is the C side's.
+pub enum Heap {}
+
+impl Memory for Heap {
+    type Bytes = Bytes;
+    type Buffer = Buffer;
+    type Received = HeapList<Received>;
+    type Subscriptions = HeapList<Option<Subscription<Bytes>>>;
+    type Inbox = Messages;
+}
