@@ -212,7 +212,7 @@ where
         }
         let keep = appetite == Appetite::Keep;
         let cost = M::Inbox::cost(topic, payload);
-        if keep && self.kept.saturating_add(cost) > KEPT as u32 {
+        if keep && self.kept + cost > KEPT as u32 {
             return Ok(Some(Stop::Full));
         }
         let stored = self.inbox.begin(topic, payload);
@@ -315,7 +315,7 @@ where
                 link,
                 size,
             });
-            self.kept = self.kept.saturating_add(size);
+            self.kept += size;
         } else {
             if reading.stored {
                 self.inbox.abandon();
