@@ -126,7 +126,7 @@ impl<E> From<Fault<E>> for Error<E> {
     }
 }
 
-/// What a call came to. The numbers are bytes, as [`crate::memory::Inbox::cost`] counts them.
+/// What a call came to. The numbers are remaining lengths (section 2.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// [`publish`]: with QoS 0 written; with QoS 1 and 2 the handshake is complete, or was not to
@@ -455,6 +455,7 @@ fn publish_at_most_once<P: Port>(
             return Ok(Reply::Done);
         }
     }
+    let mut quiet = None;
     repeat(port, &mut |client, stack, first| {
         match client.status() {
             Status::Connected => {}
@@ -464,6 +465,17 @@ fn publish_at_most_once<P: Port>(
         }
         if !fixed && !client.fits_buffer(message) {
             return Step::Done(Err(Error::Busy));
+        }
+        // From here on, or since it took a byte, the socket has taken none.
+        let (written, since) = quiet
+            .filter(|(written, _)| *written == client.written())
+            .unwrap_or((client.written(), client.now()));
+        quiet = Some((written, since));
+        let deadline = since.after(STALL);
+        let late = client.now().reached(deadline);
+        if late && started.is_none() {
+            // In the place of a message that was given up just now, it would wait as long again.
+            return Step::Done(not_yet::<P>(client, Error::TimedOut));
         }
         let stop = client.offer(stack, message, &mut started, !first);
         if let Some((ticket, link)) = started
@@ -478,8 +490,7 @@ fn publish_at_most_once<P: Port>(
         if !fixed && started.is_none() {
             return Step::Done(Err(Error::Busy));
         }
-        let deadline = client.send_progress().after(STALL);
-        if client.now().reached(deadline) && (started.is_none() || client.cancel_publish()) {
+        if late && client.written() == written && client.cancel_publish() {
             return Step::Done(not_yet::<P>(client, Error::TimedOut));
         }
         Step::Wait(stop, deadline)
@@ -660,9 +671,9 @@ pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
         Status::Connected => {
             client.ping();
             client.pump(stack, Appetite::Nothing, false);
-            match client.status() {
-                Status::Connected => Ok(Reply::Done),
-                _ => Err(lost::<P>(client)),
+            match client.status().is_idle() {
+                false => Ok(Reply::Done),
+                true => Err(lost::<P>(client)),
             }
         }
         _ => Err(Error::NotConnected),

@@ -15,7 +15,7 @@ use heapless::Vec;
 
 use crate::{
     calls::{Dialer, Wait},
-    memory::{Inbox, Memory},
+    memory::{Inbox, Memory, cost},
     packet::{Header, Kind, Malformed, PacketId, QoS, Version},
     service::{CONNECT_TIMEOUT, Service},
     session::{Due, Message, Session, Ticket},
@@ -225,6 +225,8 @@ struct Reading {
     /// No session tells that the message can't be one that was received already.
     new: bool,
     id: Option<PacketId>,
+    /// Remaining length of the packet.
+    size: u32,
     /// Lengths in bytes, and how much of the part is there.
     topic: usize,
     payload: usize,
@@ -350,6 +352,7 @@ where
             ping_due: false,
             reading: Reading {
                 part: Part::Header,
+                size: 0,
                 topic: 0,
                 payload: 0,
                 done: 0,
@@ -472,9 +475,9 @@ where
         self.socket.is_some() && (!self.outgoing.is_empty() || self.sending.is_some())
     }
 
-    /// When the socket took a byte last, of what is waiting to be sent.
-    pub fn send_progress(&self) -> Time {
-        self.outgoing.progress()
+    /// How many bytes the sockets have taken, going round at 2^32.
+    pub fn written(&self) -> u32 {
+        self.outgoing.written()
     }
 
     /// `connect` begins: what there was of a connection is closed. The answer is the epoch in
@@ -581,7 +584,7 @@ where
         self.owed.clear();
         self.inbox.keep(usize::from(self.delivering));
         self.session.forget(self.inbox.first());
-        self.kept = self.inbox.first().map_or(0, |tag| tag.size);
+        self.kept = self.inbox.first().map_or(0, |tag| cost(tag.size));
     }
 
     /// Closing a socket with unread data resets the connection, and the reset may overtake the

@@ -552,9 +552,9 @@ pub extern "C" fn umqtt_unsubscribe(call: *mut Call, filter: Bytes) -> Outcome {
     outcome(calls::unsubscribe(port, &filter))
 }
 
-/// Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
-/// then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or the client was
-/// disconnected.
+/// Receives the next message; `wait`: blocks until there is one. `detail`: the remaining length of
+/// its packet, and then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or
+/// the client was disconnected.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_receive(call: *mut Call, wait: bool) -> Outcome {
     outcome(calls::receive(Frame::of(call), wait))

@@ -63,8 +63,13 @@ pub struct Tag {
     pub qos: QoS,
     /// The connection it came over: an acknowledgement on another one would be a stranger's.
     pub link: u8,
-    /// Bytes it takes, as counted by [`Inbox::cost`].
+    /// Remaining length of its packet (section 2.2.3).
     pub size: u32,
+}
+
+/// Bytes of memory that a message takes, about; `size` as in [`Tag`].
+pub(crate) const fn cost(size: u32) -> u32 {
+    size + 64
 }
 
 /// A queue of incoming messages. The newest may still be incomplete; the oldest is handed to the
@@ -86,8 +91,4 @@ pub trait Inbox {
     fn pop(&mut self);
     /// Lets all but the `n` oldest go; `n` is 0 or 1.
     fn keep(&mut self, n: usize);
-    /// Bytes of memory that a message of these lengths takes, about.
-    fn cost(topic: usize, payload: usize) -> u32 {
-        (topic + payload + 64) as u32 // less than 2^29: section 2.2.3
-    }
 }

@@ -13,7 +13,7 @@ pub struct Outgoing<B> {
     buffer: B,
     head: usize,
     tail: usize,
-    /// Bytes that the socket took since the connection was made, going round.
+    /// Bytes that sockets took, going round.
     written: u32,
     /// Value of `written` when there was nothing to send last.
     idle: u32,
@@ -89,6 +89,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Outgoing<B> {
     /// Drops what is pending.
     pub fn drop_pending(&mut self) {
         (self.head, self.tail) = (0, 0);
+    }
+
+    /// How many bytes sockets have taken, going round.
+    pub fn written(&self) -> u32 {
+        self.written
     }
 
     /// Has the socket taken nothing since there was nothing to send?

@@ -12,6 +12,7 @@
 #include "port.h"
 
 #if UMQTT_LINUX
+#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 #endif
@@ -147,6 +148,11 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
     sigaddset(&sigint, SIGINT);
     pthread_sigmask(SIG_BLOCK, &sigint, &before_start);
     #endif
+    #if UMQTT_LINUX && !MICROPY_PY_THREAD_GIL
+    // Of two threads that start one at the same time, the later must not take the other's size for the script's.
+    static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&starting);
+    #endif
     // The script's own threads have the stack size that it chose.
     volatile mp_obj_t stack_size = MP_OBJ_NULL, before = MP_OBJ_NULL;
     void *exception = NULL;
@@ -166,6 +172,9 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
     if (before != MP_OBJ_NULL) {
         mp_call_function_1(stack_size, before);
     }
+    #if UMQTT_LINUX && !MICROPY_PY_THREAD_GIL
+    pthread_mutex_unlock(&starting);
+    #endif
     #if UMQTT_LINUX
     pthread_sigmask(SIG_SETMASK, &before_start, NULL);
     #endif

@@ -259,26 +259,6 @@ void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
     tls->cert = tls->key = mp_const_none;
 }
 
-// The pieces in which a TLS module sends its part of a handshake, and the CONNECT, would each wait for the answer to the one
-// before. Afterwards the socket is again what it would be without TLS: many small messages make one segment.
-static void send_at_once(umqtt_link_t *link, bool at_once) {
-    enum { LEVEL_TCP = 6, NO_DELAY = 1 };
-    link->at_once = at_once;
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        mp_obj_t setsockopt[5];
-        mp_load_method(link->socket, MP_QSTR_setsockopt, setsockopt);
-        setsockopt[2] = MP_OBJ_NEW_SMALL_INT(LEVEL_TCP);
-        setsockopt[3] = MP_OBJ_NEW_SMALL_INT(NO_DELAY);
-        setsockopt[4] = MP_OBJ_NEW_SMALL_INT(at_once);
-        mp_call_method_n_kw(3, 0, setsockopt);
-        nlr_pop();
-    } else if (!raised(nlr.ret_val, &mp_type_Exception)) {
-        nlr_jump(nlr.ret_val);
-    }
-    // Where a port cannot, it goes on without.
-}
-
 // The TLS module's stream over the link.
 static mp_obj_t wrap(umqtt_link_t *link, const umqtt_tls_t *tls) {
     mp_obj_t args[2 + 1 + 2 * 4];
@@ -314,7 +294,6 @@ static void refuse_old(mp_obj_t stream) {
 
 int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
     if (link->tls == MP_OBJ_NULL) {
-        send_at_once(link, true);
         mp_obj_t stream = wrap(link, tls);
         mp_get_stream_raise(stream, MP_STREAM_OP_READ | MP_STREAM_OP_WRITE | MP_STREAM_OP_IOCTL);
         link->tls = stream;
@@ -431,9 +410,6 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     } else if (done < len) {
         link->ended = link->ended || n == 0;
         link->read_wants = AT_ONCE;
-    }
-    if (done > 0 && link->at_once) {
-        send_at_once(link, false);
     }
     if (done > 0 || link->ended) {
         return done;

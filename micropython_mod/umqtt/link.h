@@ -47,8 +47,11 @@ typedef struct _umqtt_link_t {
     bool moved;
     bool fed;
     bool ended;
-    // Small segments do not wait for an answer: until CONNACK.
+    // Small segments do not wait for the answer to an earlier one; something was sent since a call waited last, or received
+    // since something was sent.
     bool at_once;
+    bool sent;
+    bool received;
     #if UMQTT_TLS
     // The TLS module has a record that the socket has not taken, or not all of it.
     bool pending;

@@ -528,10 +528,11 @@ static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome;
     // A flood must not keep the script for ever.
+    enum { SHORTEST_HEADER = 2 };
     int32_t rest = umqtt_receive_buffer();
     do {
         outcome = handle_next(&frame, false);
-        rest -= outcome.detail;
+        rest -= SHORTEST_HEADER + outcome.detail;
     } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
     umqtt_leave(&frame);
     umqtt_check_outcome(outcome, core);

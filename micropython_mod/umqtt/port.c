@@ -18,10 +18,13 @@
 #include "port.h"
 
 #if UMQTT_LINUX
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 #endif
@@ -299,11 +302,39 @@ static int stream_ioctl(mp_obj_t stream, mp_uint_t request, uintptr_t arg) {
     return result == MP_STREAM_ERROR ? -1 : (int)result;
 }
 
+#if UMQTT_LINUX
+static int fd_of(const umqtt_link_t *link) {
+    return stream_ioctl(link->socket, MP_STREAM_GET_FILENO, 0);
+}
+
+static void set_tcp_option(int fd, int option, int value) {
+    // It is about time only.
+    (void)!setsockopt(fd, IPPROTO_TCP, option, &value, sizeof(value));
+}
+
+// Messages that no call waits for go as TCP likes it: many small ones make one segment.
+static void set_at_once(umqtt_link_t *link, int fd, bool at_once) {
+    link->at_once = at_once;
+    set_tcp_option(fd, TCP_NODELAY, at_once);
+}
+#endif
+
 // Keeps what umqtt_port_wait() needs of a socket. Once the lock is gone, another thread may close the
 // socket, and the collector take the object.
-static void set_waiting_for(umqtt_frame_t *frame, const umqtt_link_t *link) {
+static void set_waiting_for(umqtt_frame_t *frame, umqtt_link_t *link) {
     #if UMQTT_LINUX
-    frame->fd = link == NULL ? -1 : stream_ioctl(link->socket, MP_STREAM_GET_FILENO, 0);
+    frame->fd = link == NULL ? -1 : fd_of(link);
+    if (link != NULL && !frame->internal) {
+        // What is waited for must not itself wait: up to 40 ms, here for the answer to what was sent before, there for the
+        // acknowledgement of what was received.
+        if (link->sent && !link->at_once) {
+            set_at_once(link, frame->fd, true);
+        }
+        if (link->received) {
+            set_tcp_option(frame->fd, TCP_QUICKACK, true);
+        }
+        link->sent = link->received = false;
+    }
     #else
     frame->waiting_for = link == NULL ? MP_OBJ_NULL : link->socket;
     #endif
@@ -493,6 +524,10 @@ umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
         frame->link = umqtt_link_new();
         umqtt_link_open(frame->link, *address_of(frame));
         nlr_pop();
+        #if UMQTT_LINUX
+        // For the pieces of a handshake.
+        set_at_once(frame->link, fd_of(frame->link), true);
+        #endif
         return frame->link;
     }
     *error = umqtt_caught(frame, nlr.ret_val);
@@ -626,6 +661,13 @@ ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
     umqtt_link_t *link = socket;
     frame->core->link = link;
     nlr_buf_t nlr;
+    #if UMQTT_LINUX
+    if (link->sent && link->at_once) {
+        set_at_once(link, fd_of(link), false);
+    }
+    link->sent = true;
+    link->received = false;
+    #endif
     bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
         ptrdiff_t n = umqtt_link_send(link, data, len);
@@ -639,16 +681,18 @@ ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
 
 ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
+    umqtt_link_t *link = socket;
     nlr_buf_t nlr;
     bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = umqtt_link_receive(socket, data, len);
+        ptrdiff_t n = umqtt_link_receive(link, data, len);
         nlr_pop();
         unlock_tls(frame, locked, false);
+        link->received = link->received || n > 0;
         return n;
     }
     unlock_tls(frame, locked, false);
-    return -caught_tls(frame, socket, nlr.ret_val);
+    return -caught_tls(frame, link, nlr.ret_val);
 }
 
 void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {

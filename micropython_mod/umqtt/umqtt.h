@@ -299,9 +299,9 @@ struct umqtt_outcome_t umqtt_subscribe(struct umqtt_call_t *call,
 // Unsubscribes. `detail` is 1.
 struct umqtt_outcome_t umqtt_unsubscribe(struct umqtt_call_t *call, struct umqtt_bytes_t filter);
 
-// Receives the next message; `wait`: blocks until there is one. `detail`: its size in bytes, and
-// then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or the client was
-// disconnected.
+// Receives the next message; `wait`: blocks until there is one. `detail`: the remaining length of
+// its packet, and then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or
+// the client was disconnected.
 struct umqtt_outcome_t umqtt_receive(struct umqtt_call_t *call, bool wait);
 
 // The message that is to be handled.

@@ -8,7 +8,7 @@ use embedded_nal::{TcpClientStack, nb};
 use super::{ACKS, Appetite, Client, Fault, Part, Phase, Reading, Stop};
 use crate::{
     config::KEPT,
-    memory::{Inbox, Memory, Tag},
+    memory::{Inbox, Memory, Tag, cost},
     packet::{
         Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, Version, check_topic,
         publish_flags,
@@ -211,8 +211,7 @@ where
             return Err(Malformed::Topic.into()); // [MQTT-4.7.3-1]
         }
         let keep = appetite == Appetite::Keep;
-        let cost = M::Inbox::cost(topic, payload);
-        if keep && self.kept + cost > KEPT as u32 {
+        if keep && self.kept + cost(header.remaining) > KEPT as u32 {
             return Ok(Some(Stop::Full));
         }
         let stored = self.inbox.begin(topic, payload);
@@ -223,6 +222,7 @@ where
         let part = Part::Topic;
         self.reading = Reading {
             part,
+            size: header.remaining,
             topic,
             payload,
             done: 0,
@@ -254,7 +254,15 @@ where
     }
 
     fn read_topic(&mut self) -> Result<bool, Fault<S::Error>> {
-        if !self.fetch(self.reading.topic) {
+        let length = self.reading.topic;
+        if !self.reading.stored && length <= self.incoming.capacity() {
+            // It is checked where it lies. One that does not fit there is skipped as it is.
+            let Some(topic) = self.incoming.bytes().get(..length) else {
+                return Ok(false);
+            };
+            check_topic(topic)?;
+        }
+        if !self.fetch(length) {
             return Ok(false);
         }
         let reading = &mut self.reading;
@@ -298,7 +306,7 @@ where
         let reading = &mut self.reading;
         reading.part = Part::Header;
         let (qos, id, link) = (reading.qos, reading.id, self.link);
-        let size = M::Inbox::cost(reading.topic, reading.payload);
+        let size = reading.size;
         let exactly_once = id.filter(|_| qos == QoS::ExactlyOnce);
         if let Some(handled) = reading.known {
             if handled {
@@ -315,7 +323,7 @@ where
                 link,
                 size,
             });
-            self.kept += size;
+            self.kept += cost(size);
         } else {
             if reading.stored {
                 self.inbox.abandon();
@@ -376,7 +384,7 @@ where
             return;
         };
         self.inbox.pop();
-        self.kept = self.kept.saturating_sub(tag.size);
+        self.kept = self.kept.saturating_sub(cost(tag.size));
         let (acknowledge, complete) = match (tag.qos, tag.id) {
             (QoS::ExactlyOnce, Some(id)) => self.session.handled(id, tag.link, self.link),
             _ => (tag.link == self.link, false),

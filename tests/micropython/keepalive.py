@@ -243,6 +243,24 @@ def pings_go_on_while_a_callback_runs(t):
     link.expect(broker.puback(7), broker.DISCONNECT)
 
 
+@scenario
+def a_ping_that_meets_a_reset_raises_only_without_reconn(t):
+    for reconn in True, False:
+        mp, link, b = t.connected("""
+            hear()
+            outcomes = set(outcome(c.ping) for _ in range(100))
+            say(sorted(outcomes))
+            c.close()
+        """, reconn=reconn)
+        link.rst()
+        mp.tell()
+        if reconn:
+            mp.expect("['None']")
+        else:
+            mp.match(r"\['(None', ')?OSError .*'\]")
+        mp.finish()
+
+
 def system_calls(t, script, ticks, ready=lambda mp: None, seconds=4, **options):
     """There are next to none; where nothing can wait for a socket, so many short sleeps a second."""
     mp, link, _ = connected(t, script, strace="all", **options)

@@ -96,6 +96,29 @@ def check_msg_delivers_all_that_has_arrived(t):
     link.expect(broker.DISCONNECT)
 
 
+@scenario(unix=True)
+def check_msg_delivers_as_much_as_the_receive_buffer_holds(t):
+    # 4096 bytes of messages of 6: the smallest of all
+    mp, link, _ = t.connected("""
+        n = 0
+        def count(topic, msg):
+            global n
+            n += 1
+        c.set_callback(count)
+        for _ in range(2):
+            hear()
+            c.check_msg()
+            say(n)
+        c.disconnect()
+    """)
+    for total in 682, 1364:
+        link.send(broker.publish("t", "m") * 682)
+        link.arrived()
+        mp.tell()
+        mp.expect(str(total))
+    link.expect(broker.DISCONNECT)
+
+
 @scenario
 def check_msg_ends_under_a_flood(t):
     mp, link, _ = t.connected("""

@@ -4,6 +4,7 @@ import time
 
 import broker
 from harness import scenario
+from outage import HELPERS
 
 
 @scenario(network=True)
@@ -75,6 +76,22 @@ def no_byte_taken_in_5_s_is_false_and_the_stream_stays_in_order(t):
     link.send(broker.puback(link.expect_publish("t", "after", qos=1)))
     mp.expect("True")
     link.expect(broker.DISCONNECT)
+
+
+@scenario(idle=True, threads=True, unix=True, tcp=True)
+def no_thread_waits_for_longer_because_others_wait_too(t):
+    b = t.broker(receive_buffer=4096)
+    mp, link, _ = t.connected("""
+        fill()
+        ends = [start(lambda: clock(c.publish, "t", "x" * 1018)) for _ in range(4)]
+        for end in ends:
+            end()
+        c.close()
+    """, helpers=HELPERS + FILL, broker=b, keepalive=0)
+    link.strict = False
+    full(mp, "False")
+    for _ in range(4):
+        mp.took("False", 4900, 6500)
 
 
 @scenario(idle=True, network=True)

@@ -363,6 +363,27 @@ def the_collector_runs_while_a_thread_waits(t):
         mp.finish()
 
 
+@scenario(threads=True, unix=True)
+def clients_that_connect_at_once_leave_the_stack_size_alone(t):
+    b = t.broker()
+    mp = t.mp("""
+        import _thread
+        def work():
+            c = client()
+            for _ in range(20):
+                c.connect()
+                c.disconnect()
+        ends = [start(work) for _ in range(3)]
+        for end in ends:
+            end()
+        say(_thread.stack_size())
+    """, b)
+    for _ in range(60):
+        link = b.welcome()
+        link.strict = False
+    mp.expect("0", within=20)
+
+
 @scenario(threads=True, limit=90)
 def everything_at_once(t):
     # No order is expected, only that nothing crashes or hangs: threads use the client while another connects and disconnects
