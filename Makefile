@@ -9,7 +9,8 @@ endif
 BOARDS := $(sort $(patsubst boards/%/board.mk,%,$(wildcard boards/*/board.mk)))
 TESTED := $(or $(BOARD),$(BOARDS))
 # And on MicroPython's next version, unless the caller chose a board or a version.
-TESTED_NEXT := $(if $(BOARD)$(MPY_DIR)$(MPY_VERSION),,$(patsubst boards/%/board.mk,%,$(shell grep -l '^TEST_NEXT' boards/*/board.mk)))
+TESTED_NEXT := $(if $(BOARD)$(MPY_DIR)$(MPY_VERSION),,\
+	$(patsubst boards/%/board.mk,%,$(shell grep -l '^TEST_NEXT' boards/*/board.mk)))
 BOARD  ?= unix
 ifeq ($(filter $(BOARD),$(BOARDS)),)
 $(error There is no board '$(BOARD)'. The boards are: $(BOARDS))
@@ -19,6 +20,12 @@ BOARD_DIR := $(CURDIR)/boards/$(BOARD)
 PORT_DIR   = $(MPY_DIR)/ports/$(PORT)
 RUNS       = yes
 include $(BOARD_DIR)/board.mk
+
+# What the board or the caller says of the module (micropython.mk) is for its build alone. CMake keeps what it was told
+# first, so there another word makes another build.
+SETTINGS := $(filter UMQTT_%,$(.VARIABLES))
+$(foreach name,$(SETTINGS),$(eval port: export $(name) := $(value $(name))))
+TOLD := $(if $(MODULES_FILE),$(foreach name,$(sort $(SETTINGS)),$(name)=$($(name))))
 
 # BARE=1: the board's MicroPython without the module, to compare with.
 OUT      := $(CURDIR)/build/$(BOARD)$(if $(BARE),-bare)$(if $(NEXT),-next)
@@ -66,10 +73,10 @@ endif
 MPY_CROSS := $(CURDIR)/build/mpy-cross$(if $(NEXT),-next)
 
 # Debian packages, as tools/need knows them: for the board, for the fetching, for the goal.
-NEEDED = gcc libc6-dev python3 $(NEEDS) \
+NEEDED = $(sort gcc libc6-dev python3 $(NEEDS) \
 	$(foreach source,$(FETCH_MPY) $(FETCH_LWIP),$(if $(wildcard $(source)),,dpkg-dev xz-utils)) \
 	$(if $(filter demo repl test,$(MAKECMDGOALS)),mosquitto) \
-	$(if $(filter test,$(MAKECMDGOALS)),openssl strace)
+	$(if $(filter test,$(MAKECMDGOALS)),openssl strace))
 
 # $(call start-over,DIRECTORY,ORIGIN): MicroPython's makefiles do not notice that another source tree or other
 # options came in, or that a name (QSTR) is gone which frozen code takes for granted, so a directory that was not built
@@ -81,7 +88,7 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 .PHONY: firmware port demo repl test size facts clean help mpy-cross tools
 
 firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
-	@$(call start-over,$(OUT),$(MPY_DIR) $(shell (cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk; \
+	@$(call start-over,$(OUT),$(MPY_DIR) $(TOLD) $(shell (cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk; \
 	  grep -ho 'MP_QSTR_[A-Za-z_]*' micropython_mod/umqtt/*.[ch] | sort -u) | cksum))
 	+@$(MAKE) --no-print-directory port
 ifdef QEMU
@@ -117,12 +124,15 @@ tools:
 	@tools/need $(NEEDED)
 	@$(CARGO) --version >/dev/null || { echo "Rust is missing: install it with rustup, which gives cargo" >&2; exit 1; }
 
+ifneq ($(filter demo repl,$(MAKECMDGOALS)),)
+$(if $(RUNS),,$(error What is built for $(BOARD) does not run here))
+$(if $(filter demo,$(MAKECMDGOALS)),$(if $(QEMU),$(error demo is for the unix boards)))
+endif
+
 demo: firmware ## run examples/demo.py on it, against a broker of its own
-	$(if $(QEMU)$(if $(RUNS),,no),$(error demo is for the unix boards))
 	@tools/with-broker timeout 60 $(FIRMWARE) examples/demo.py
 
 repl: firmware ## MicroPython's prompt, with a broker beside it
-	$(if $(RUNS),,$(error What is built for $(BOARD) does not run here))
 	@$(if $(QEMU),$(OUT)/run,tools/with-broker tools/repl $(FIRMWARE))
 
 test: tools ## all tests, on every board (or on BOARD)

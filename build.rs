@@ -27,7 +27,8 @@ fn main() {
     for (name, default, min, max) in SIZES {
         let variable = format!("UMQTT_{name}");
         println!("cargo:rerun-if-env-changed={variable}");
-        let size = env::var(&variable).map_or(default, |text| {
+        let said = env::var(&variable).ok().filter(|text| !text.is_empty());
+        let size = said.map_or(default, |text| {
             text.parse()
                 .unwrap_or_else(|_| refuse(format!("{variable}={text} is not a number")))
         });

@@ -7,6 +7,7 @@ pub struct Time(pub u32);
 
 impl Time {
     /// So many milliseconds are as good as for ever, and less than half of the clock.
+    /// cbindgen:ignore
     pub const FOREVER: u32 = 1 << 30;
 
     /// The moment `ms` later.

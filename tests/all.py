@@ -3,8 +3,8 @@
 
     tests/all.py BOARD... [BINARY...]
 
-`make test` builds the boards, and binaries of other versions of MicroPython, and calls this. A step that ends with an error but counts no failed test (it
-did not compile, a linter complained) is one failure.
+`make test` builds the boards, and binaries of other versions of MicroPython, and calls this. A step that ends with an error
+but counts no failed test (it did not compile, a linter complained) is one failure.
 """
 
 import os

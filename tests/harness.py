@@ -25,14 +25,15 @@ class Failure(AssertionError):
     pass
 
 
-def scenario(function=None, *, threads=False, unix=False, board=False, network=False, tcp=False, idle=False, alone=False, limit=60):
-    """threads: needs `_thread`. unix: needs what a board has not, such as strace, or a heap of its choice. board: needs what only an
-    emulated board has, such as a stack at a known place. network: needs
-    sockets of MicroPython's own, for speed, heap, or Ctrl-C (those of `bridge.py` are Python). tcp: makes no sense over TLS.
-    idle: mostly waits, so it runs beside the others. alone: measures, so nothing runs beside it. limit: seconds in all."""
+def scenario(function=None, *, threads=False, unix=False, board=False, network=False, tcp=False, idle=False, alone=False,
+             limit=60):
+    """threads: needs `_thread`. unix: needs what a board has not, such as strace, or a heap of its choice. board: needs what
+    only an emulated board has, such as a stack at a known place. network: needs sockets of MicroPython's own, for speed,
+    heap, or Ctrl-C (those of `bridge.py` are Python). tcp: makes no sense over TLS. idle: mostly waits, so it runs beside the
+    others. alone: measures, so nothing runs beside it. limit: seconds in all."""
     def mark(function):
-        function.scenario = {"threads": threads, "unix": unix, "board": board, "network": network, "tcp": tcp, "idle": idle, "alone": alone,
-                             "over_tls": False, "limit": limit}
+        function.scenario = {"threads": threads, "unix": unix, "board": board, "network": network, "tcp": tcp, "idle": idle,
+                             "alone": alone, "over_tls": False, "limit": limit}
         return function
     return mark(function) if function else mark
 

@@ -86,6 +86,8 @@ def measure(board):
         elif name != "thread":
             raise ValueError(f"{board}: there is no {function}")
     budget = {name: int(limit) for name, limit in (item.split("=") for item in fact["BUDGET"].split())}
+    if not budget or budget.keys() - {*found, "stack"}:
+        raise ValueError(f"{board}: BUDGET is {fact['BUDGET']!r}: bytes for engine, flash, client or stack are expected")
     return found, budget
 
 

@@ -10,10 +10,10 @@ NEEDS     = cmake gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
 RUNS      =
 BUDGET    = client=1024 stack=3072
 
-# micropython.cmake looks at the environment.
-port: export UMQTT_TARGET       = riscv32imc-unknown-none-elf
-port: export UMQTT_OPT_LEVEL   ?= z
-port: export UMQTT_RX_BUFFER   ?= 2048
-port: export UMQTT_TX_BUFFER   ?= 2048
-port: export UMQTT_KEPT        ?= 16384
-port: export UMQTT_THREAD_STACK ?= 8192
+UMQTT_TARGET     = riscv32imc-unknown-none-elf
+UMQTT_OPT_LEVEL  ?= z
+UMQTT_THREADS    ?= 1
+UMQTT_RX_BUFFER  ?= 2048
+UMQTT_TX_BUFFER  ?= 2048
+UMQTT_KEPT       ?= 16384
+UMQTT_THREAD_STACK ?= 8192

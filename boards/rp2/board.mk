@@ -11,10 +11,10 @@ RUNS      =
 ELF       = CPU_arch=v6S-M ABI_VFP_args=- CPU_unaligned_access=-
 BUDGET    = client=1024 stack=3072
 
-# micropython.cmake looks at the environment.
-port: export UMQTT_TARGET       = thumbv6m-none-eabi
-port: export UMQTT_OPT_LEVEL   ?= z
-port: export UMQTT_RX_BUFFER   ?= 2048
-port: export UMQTT_TX_BUFFER   ?= 2048
-port: export UMQTT_KEPT        ?= 16384
-port: export UMQTT_THREAD_STACK ?= 6144
+UMQTT_TARGET     = thumbv6m-none-eabi
+UMQTT_OPT_LEVEL  ?= z
+UMQTT_THREADS    ?= 1
+UMQTT_RX_BUFFER  ?= 2048
+UMQTT_TX_BUFFER  ?= 2048
+UMQTT_KEPT       ?= 16384
+UMQTT_THREAD_STACK ?= 6144

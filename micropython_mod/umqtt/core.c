@@ -76,6 +76,9 @@ static void finish(umqtt_core_t *core) {
     #if MICROPY_PY_THREAD
     umqtt_mutex_free(&core->lock);
     umqtt_mutex_free(&core->queue_lock);
+    #if !MICROPY_PY_THREAD_GIL
+    umqtt_mutex_free(&core->tls_lock);
+    #endif
     #endif
     #if UMQTT_LINUX
     if (core->event >= 0) {

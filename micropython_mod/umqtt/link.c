@@ -160,7 +160,10 @@ int umqtt_link_alert(const umqtt_link_t *link) {
 // below come through negated.
 static int failed(umqtt_link_t *link, int error) {
     error = error < 0 && error > -256 ? -error : error;
-    umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
+    // What it raised before says more.
+    if (link->failure == MP_OBJ_NULL) {
+        umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
+    }
     return error > 0 ? error : MP_EPROTO;
 }
 
@@ -331,8 +334,11 @@ static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
     int error = 0;
     link->moved = false;
     mp_uint_t n = given;
+    if (link->held == 0) {
+        link->data = data;
+    }
     if (link->held == 0 || link->pending) {
-        n = mp_get_stream(link->tls)->write(link->tls, data - link->counted, given, &error);
+        n = mp_get_stream(link->tls)->write(link->tls, link->data, given, &error);
     } else if (given > link->sure) {
         // It is off, and there is no telling how much was in it.
         return -failed(link, MP_EPROTO);
@@ -380,6 +386,7 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
         if (done == 0) {
             nlr_jump(nlr.ret_val);
         }
+        umqtt_link_failed(link, MP_OBJ_FROM_PTR(nlr.ret_val));
         link->read_wants = AT_ONCE;
         return done;
     }

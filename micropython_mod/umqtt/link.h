@@ -55,8 +55,9 @@ typedef struct _umqtt_link_t {
     #if UMQTT_TLS
     // The TLS module has a record that the socket has not taken, or not all of it.
     bool pending;
-    // How much the TLS module was given to send when it did not get rid of the record, until it is told that it has; and how
-    // much of that counts as sent.
+    // What the TLS module was given to send when it did not get rid of the record, until it is told that it has; and how much
+    // of that counts as sent.
+    const uint8_t *data;
     uint16_t held;
     uint8_t counted;
     // How much one record surely has room for, and the most there is use in giving: so much more has the module put into one,

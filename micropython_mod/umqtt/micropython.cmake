@@ -13,7 +13,7 @@ if(CMAKE_CROSSCOMPILING AND NOT UMQTT_TARGET)
 endif()
 find_program(CARGO cargo PATHS $ENV{HOME}/.cargo/bin REQUIRED)
 
-get_filename_component(UMQTT_ROOT ${CMAKE_CURRENT_LIST_DIR}/../.. ABSOLUTE)
+get_filename_component(UMQTT_ROOT ${CMAKE_CURRENT_LIST_DIR}/../.. REALPATH)
 set(UMQTT_BUILD ${CMAKE_BINARY_DIR}/umqtt-engine)
 set(UMQTT_LIB ${UMQTT_BUILD}/release/libumqtt.a)
 if(UMQTT_TARGET)

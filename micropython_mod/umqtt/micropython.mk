@@ -16,7 +16,7 @@
 #   CARGO             cargo, if it is neither on the PATH nor where rustup puts it
 
 UMQTT_MOD_DIR := $(USERMOD_DIR)
-UMQTT_ROOT    := $(abspath $(UMQTT_MOD_DIR)/../..)
+UMQTT_ROOT    := $(realpath $(UMQTT_MOD_DIR)/../..)
 UMQTT_BUILD   := $(abspath $(BUILD))/umqtt-engine
 UMQTT_LIB     := $(UMQTT_BUILD)/$(if $(UMQTT_TARGET),$(UMQTT_TARGET)/)release/libumqtt.a
 UMQTT_OBJ     := $(or $(wildcard $(UMQTT_MOD_DIR)/umqtt.o),$(BUILD)/umqtt-engine/engine.o)
@@ -48,6 +48,10 @@ endif
 # nothing anew. It runs in the project's folder to find the project's settings; the + shares make's job slots with it.
 $(UMQTT_LIB): FORCE
 	$(ECHO) "CARGO $@"
+	$(if $(wildcard $(UMQTT_ROOT)/tools/cargo-for),,$(error umqtt: neither umqtt.o nor the project is where \
+	  $(UMQTT_MOD_DIR) is: link to that folder, do not copy it))
+	$(if $(UMQTT_TARGET),,$(if $(CROSS_COMPILE),$(error umqtt: UMQTT_TARGET must say Rust's name for the machine, such as \
+	  thumbv7m-none-eabi)))
 	+$(Q)cd $(UMQTT_ROOT) && \
 	  $(foreach name,UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS,$(if $($(name)),$(name)='$($(name))')) \
 	  $(if $(UMQTT_OPT_LEVEL),CARGO_PROFILE_RELEASE_OPT_LEVEL='$(UMQTT_OPT_LEVEL)') \

@@ -41,11 +41,15 @@ static umqtt_bytes_t bytes_of(mp_obj_t object) {
     return (umqtt_bytes_t) { data, len };
 }
 
-static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name) {
+static umqtt_bytes_t bytes_arg(mp_obj_t arg, qstr name) {
     if (!mp_obj_is_str_or_bytes(arg)) {
         raise_type(name, "str or bytes");
     }
-    umqtt_bytes_t text = bytes_of(arg);
+    return bytes_of(arg);
+}
+
+static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name) {
+    umqtt_bytes_t text = bytes_arg(arg, name);
     if (text.len > MAX_TEXT) {
         raise_value(name, "longer than 65535 bytes");
     }
@@ -133,7 +137,7 @@ static mp_obj_t pem_arg(mp_obj_t params, qstr name) {
     if (value == mp_const_none) {
         return value;
     }
-    return text_arg(value, name).len == 0 ? mp_const_none : value;
+    return bytes_arg(value, name).len == 0 ? mp_const_none : value;
 }
 
 static void check_ssl_params(mp_obj_t params) {
@@ -174,7 +178,7 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
             cert_reqs = int_arg(elem->value, MP_QSTR_cert_reqs, CERT_NONE, CERT_REQUIRED);
         }
     } else if (params != mp_const_none) {
-        ca = text_arg(params, MP_QSTR_ssl_params).len == 0 ? mp_const_none : params;
+        ca = bytes_arg(params, MP_QSTR_ssl_params).len == 0 ? mp_const_none : params;
     }
     mp_obj_t context[2];
     mp_load_method_maybe(ssl, MP_QSTR_wrap_socket, context);

@@ -7,12 +7,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Milliseconds from the start of an attempt to connect to CONNACK.
-#define CONNECT_TIMEOUT 20000
-
-// So many milliseconds are as good as for ever, and less than half of the clock.
-#define Time_FOREVER (1 << 30)
-
 // What a call came to.
 enum umqtt_what
 #if __STDC_VERSION__ >= 202311L

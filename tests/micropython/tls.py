@@ -52,8 +52,9 @@ def a_ca_in_every_shape(t):
             attempt(NAME, PORT, ssl_params=ca)
         attempt(HOST, PORT, ssl_params=dict(name, ca=b"", cadata=PEM, cert=None, key=""))
         attempt(HOST, PORT, ssl_params={"ca": PEM, "server_hostname": NAME.encode()})
+        attempt(HOST, PORT, ssl_params=dict(name, ca=OTHER * 150 + PEM))  # over 65535 bytes
     """, m, TRY, NAME=NAME, PEM=tls.text("ca"), DER=tls.der("ca"), OTHER=tls.text("other"))
-    mp.expect(*["0"] * 26)
+    mp.expect(*["0"] * 27)
 
 
 @scenario

@@ -124,6 +124,30 @@ def a_record_that_was_changed_ends_the_connection(t):
         link.strict = False
 
 
+@scenario
+def a_failure_behind_a_message_is_told_in_words(t):
+    # both in one read
+    b = t.broker(tls=tls.context())
+    mp, link, _ = t.connected("""
+        c.error_register_cb(say)
+        outcome(c.wait_msg)
+        outcome(c.wait_msg)
+        hear()
+    """, broker=b, reconn=False, **tls.options())
+    mp.asleep()  # in wait_msg
+    sock = link.sock
+    sock.tls.write(broker.publish("t", "first"))
+    sock.tls.write(broker.publish("t", "second"))
+    records = bytearray(sock.outgoing.read())
+    records[-3] ^= 1
+    sock.sock.sendall(records)
+    said = sorted(mp.line() for _ in range(2))  # in the one order or the other
+    t.equal(said[1], "got b't' b'first'")
+    t.true(said[0].startswith("TLS failed: SSL - "), f"words: {said[0]}")
+    mp.tell()
+    link.strict = False
+
+
 def sizes(middle, width):
     return range(max(0, middle - width), middle + width + 1)
 
