@@ -688,7 +688,9 @@ ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t
         ptrdiff_t n = umqtt_link_receive(link, data, len);
         nlr_pop();
         unlock_tls(frame, locked, false);
+        #if UMQTT_LINUX
         link->received = link->received || n > 0;
+        #endif
         return n;
     }
     unlock_tls(frame, locked, false);
