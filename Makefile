@@ -24,8 +24,9 @@ include $(BOARD_DIR)/board.mk
 # What the board or the caller says of the module (micropython.mk) is for its build alone. CMake keeps what it was told
 # first, so there another word makes another build.
 SETTINGS := $(filter UMQTT_%,$(.VARIABLES))
-$(foreach name,$(SETTINGS),$(eval port: export $(name) := $(value $(name))))
-TOLD := $(if $(MODULES_FILE),$(foreach name,$(sort $(SETTINGS)),$(name)=$($(name))))
+$(foreach name,$(SETTINGS),$(eval port: export $(name) := $$($(name))))
+quote = '$(subst ','\'',$(1))'
+TOLD := $(if $(MODULES_FILE),$(shell printf %s $(call quote,$(foreach name,$(sort $(SETTINGS)),$(name)=$($(name)))) | cksum))
 
 # BARE=1: the board's MicroPython without the module, to compare with.
 OUT      := $(CURDIR)/build/$(BOARD)$(if $(BARE),-bare)$(if $(NEXT),-next)

@@ -409,6 +409,9 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
         }
     }
     nlr_pop();
+    if (done > 0) {
+        link->failure = MP_OBJ_NULL;
+    }
     if (again && done < len) {
         link->read_wants = AT_ONCE;
         error = MP_EAGAIN;

@@ -52,6 +52,8 @@ typedef struct _umqtt_link_t {
     bool at_once;
     bool sent;
     bool received;
+    // So many waits may yet be for the answers to what was sent.
+    uint8_t asking;
     #if UMQTT_TLS
     // The TLS module has a record that the socket has not taken, or not all of it.
     bool pending;

@@ -330,7 +330,8 @@ static void set_waiting_for(umqtt_frame_t *frame, umqtt_link_t *link) {
         if (link->sent && !link->at_once) {
             set_at_once(link, frame->fd, true);
         }
-        if (link->received) {
+        if (link->received && link->asking > 0) {
+            link->asking--;
             set_tcp_option(frame->fd, TCP_QUICKACK, true);
         }
         link->sent = link->received = false;
@@ -667,6 +668,8 @@ ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
     }
     link->sent = true;
     link->received = false;
+    // Those who only listen leave acknowledgements to TCP.
+    link->asking = 4;
     #endif
     bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {

@@ -83,7 +83,10 @@ def no_thread_waits_for_longer_because_others_wait_too(t):
     b = t.broker(receive_buffer=4096)
     mp, link, _ = t.connected("""
         fill()
-        ends = [start(lambda: clock(c.publish, "t", "x" * 1018)) for _ in range(4)]
+        ends = []
+        for _ in range(4):
+            ends.append(start(lambda: clock(c.publish, "t", "x" * 1018)))
+            pause(1000)
         for end in ends:
             end()
         c.close()
