@@ -671,9 +671,10 @@ pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
         Status::Connected => {
             client.ping();
             client.pump(stack, Appetite::Nothing, false);
-            match client.status().is_idle() {
-                false => Ok(Reply::Done),
-                true => Err(lost::<P>(client)),
+            if client.status().is_idle() {
+                Err(lost::<P>(client))
+            } else {
+                Ok(Reply::Done)
             }
         }
         _ => Err(Error::NotConnected),

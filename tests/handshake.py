@@ -1,7 +1,12 @@
-"""For scenarios about TLS handshakes: servers that break them off or hang, and what the client says of it."""
+"""For scenarios about TLS: their mark, servers that break handshakes off or hang, and what the client says of it."""
+
+import functools
 
 import broker
+import harness
 import tls
+
+scenario = functools.partial(harness.scenario, unix=True, tcp=True)
 
 # Connects and says what came of it: 0, or the exception, the text behind the address, and the state
 TRY = '''

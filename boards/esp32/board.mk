@@ -5,15 +5,7 @@ PORT_DIR  = $(if $(IDF_PATH),$(MPY_DIR)/ports/esp32,$(CURDIR)/boards/cmake)
 PROG     := $(if $(IDF_PATH),micropython.elf,firmware.elf)
 PORT_ARGS = BOARD=ESP32_GENERIC_C3 BOARD_DIR=boards/ESP32_GENERIC_C3 $(if $(IDF_PATH),,MPY_DIR=$(MPY_DIR) \
   CROSS_COMPILE=riscv64-unknown-elf- MACHINE='-march=rv32imc -mabi=ilp32 -misa-spec=2.2' LIBC=--specs=picolibc.specs)
-MODULES_FILE = /umqtt/micropython.cmake
 NEEDS     = cmake gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
-RUNS      =
-BUDGET    = client=1024 stack=3072
-
-UMQTT_TARGET     = riscv32imc-unknown-none-elf
-UMQTT_OPT_LEVEL  ?= z
-UMQTT_THREADS    ?= 1
-UMQTT_RX_BUFFER  ?= 2048
-UMQTT_TX_BUFFER  ?= 2048
-UMQTT_KEPT       ?= 16384
+UMQTT_TARGET = riscv32imc-unknown-none-elf
 UMQTT_THREAD_STACK ?= 8192
+include boards/cmake/common.mk

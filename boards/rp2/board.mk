@@ -5,16 +5,8 @@ PORT_DIR  = $(if $(RP2_SDK),$(MPY_DIR)/ports/rp2,$(CURDIR)/boards/cmake)
 PROG      = firmware.elf
 PORT_ARGS = BOARD=RPI_PICO_W BOARD_DIR=boards/RPI_PICO_W $(if $(RP2_SDK),,MPY_DIR=$(MPY_DIR) \
   CROSS_COMPILE=arm-none-eabi- MACHINE='-mcpu=cortex-m0plus -mthumb')
-MODULES_FILE = /umqtt/micropython.cmake
 NEEDS     = cmake gcc-arm-none-eabi libnewlib-arm-none-eabi
-RUNS      =
 ELF       = CPU_arch=v6S-M ABI_VFP_args=- CPU_unaligned_access=-
-BUDGET    = client=1024 stack=3072
-
-UMQTT_TARGET     = thumbv6m-none-eabi
-UMQTT_OPT_LEVEL  ?= z
-UMQTT_THREADS    ?= 1
-UMQTT_RX_BUFFER  ?= 2048
-UMQTT_TX_BUFFER  ?= 2048
-UMQTT_KEPT       ?= 16384
+UMQTT_TARGET = thumbv6m-none-eabi
 UMQTT_THREAD_STACK ?= 6144
+include boards/cmake/common.mk

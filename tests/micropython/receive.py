@@ -96,21 +96,25 @@ def check_msg_delivers_all_that_has_arrived(t):
     link.expect(broker.DISCONNECT)
 
 
+COUNT = """
+n = 0
+def count(topic, msg):
+    global n
+    n += 1
+"""
+
+
 @scenario(unix=True)
 def check_msg_delivers_as_much_as_the_receive_buffer_holds(t):
     # 4096 bytes of messages of 6: the smallest of all
     mp, link, _ = t.connected("""
-        n = 0
-        def count(topic, msg):
-            global n
-            n += 1
         c.set_callback(count)
         for _ in range(2):
             hear()
             c.check_msg()
             say(n)
         c.disconnect()
-    """)
+    """, helpers=COUNT)
     for total in 682, 1364:
         link.send(broker.publish("t", "m") * 682)
         link.arrived()
@@ -122,10 +126,6 @@ def check_msg_delivers_as_much_as_the_receive_buffer_holds(t):
 @scenario
 def check_msg_ends_under_a_flood(t):
     mp, link, _ = t.connected("""
-        n = 0
-        def count(topic, msg):
-            global n
-            n += 1
         c.set_callback(count)
         hear()
         worst = 0
@@ -138,7 +138,7 @@ def check_msg_ends_under_a_flood(t):
                 say("more than a receive buffer:", n)
         say("worst", worst)
         c.close()
-    """)
+    """, helpers=COUNT)
     link.strict = False
     link.send_while_room(itertools.repeat(broker.publish("t", b"x" * 60) * 1000))  # the client's kernel is full of messages
     mp.tell()

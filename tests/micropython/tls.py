@@ -1,16 +1,13 @@
 """TLS: what is verified, and what is refused, in which words."""
 
-import functools
 import random
 import ssl
 
 import broker
 import tls
-from handshake import CLOSED, REFUSED, TRY, failed, flight, served, silent, turned_away
-from harness import scenario as plain_scenario
+from handshake import CLOSED, REFUSED, TRY, failed, flight, scenario, served, silent, turned_away
 
 NAME = tls.NAME
-scenario = functools.partial(plain_scenario, unix=True, tcp=True)
 
 
 # --- what is verified

@@ -1,18 +1,15 @@
 """What TLS costs: time, stack and heap."""
 
-import functools
 import os
 import socket
 import threading
 
 import broker
 import tls
-from handshake import served
-from harness import scenario as plain_scenario
+from handshake import scenario, served
 from outage import library
 
 NAME = tls.NAME
-scenario = functools.partial(plain_scenario, unix=True, tcp=True)
 
 
 @scenario(threads=True)

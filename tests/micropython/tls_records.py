@@ -1,18 +1,16 @@
 """TLS records, whole and in pieces, with data both ways at once."""
 
 import contextlib
-import functools
 import threading
 import time
 
 import broker
 import endurance
 import tls
-from harness import scenario as plain_scenario
+from handshake import scenario
 from outage import small_buffers
 
 NAME = tls.NAME
-scenario = functools.partial(plain_scenario, unix=True, tcp=True)
 
 
 STREAM = [broker.publish("t", "m" * n, qos, n if qos else None) for n, qos in ((1, 0), (2, 1), (30, 2), (300, 1))]

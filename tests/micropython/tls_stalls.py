@@ -1,15 +1,11 @@
 """TLS handshakes that hang, and reconnection over TLS."""
 
-import functools
 import time
 
 import broker
 import tls
-from handshake import TRY, flight, served, silent, turned_away
-from harness import scenario as plain_scenario
+from handshake import TRY, flight, scenario, served, silent, turned_away
 from outage import HELPERS, eventually, tick
-
-scenario = functools.partial(plain_scenario, unix=True, tcp=True)
 
 
 def halfway(t, b):
