@@ -1,4 +1,4 @@
-"""Runs a script with many threads on one client under Helgrind, and fails if it reports a race in our code.
+"""Runs a script with many threads on one client, through outages, under Helgrind, and fails if it reports a race in our code.
 
     make STRIP= && python3 tests/races.py build/unix/micropython
 
@@ -17,6 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "tools")]
 import elf  # noqa: E402
 import harness  # noqa: E402
+import outage  # noqa: E402
 
 SCRIPT = """
 import _thread, time
@@ -45,9 +46,27 @@ def publish(qos):
 _thread.start_new_thread(wait, ())
 for qos in (0, 1, 2):
     _thread.start_new_thread(publish, (qos,))
+
+def cut():
+    print("cut")
+    while c.get_mqttsta() == 0:
+        time.sleep_ms(20)
+
+for _ in range(2):
+    time.sleep_ms(500)
+    cut()
+    while c.get_mqttsta() != 0:
+        time.sleep_ms(20)
 while ended < 3:
     time.sleep_ms(20)
 time.sleep_ms(3000)
+failing = MQTTClient("failing", "127.0.0.1", PORT, reconn=False)
+told = []
+failing.error_register_cb(told.append)
+failing.connect()
+cut()
+while not told:
+    time.sleep_ms(20)
 c.close()
 while ended < 4:
     time.sleep_ms(20)
@@ -68,16 +87,21 @@ def our_functions(binary):
 
 def main(binary):
     test = harness.Test(binary, 600)
-    port = test.mosquitto().port
+    proxy = test._part(outage.Proxy(test, test.mosquitto().port))
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script, tempfile.NamedTemporaryFile("r") as log:
-        script.write(SCRIPT.replace("PORT", str(port)))
+        script.write(SCRIPT.replace("PORT", str(proxy.port)))
         script.flush()
-        ran = subprocess.run(["valgrind", "--tool=helgrind", f"--log-file={log.name}", binary, script.name],
-                             capture_output=True, text=True, timeout=600)
+        running = subprocess.Popen(["timeout", "600", "valgrind", "--tool=helgrind", f"--log-file={log.name}", binary,
+                                    script.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = []
+        for line in running.stdout:
+            said.append(line)
+            if line == "cut\n":
+                proxy.cut("fin")
         reports = re.split(r"==\d+== -{60,}\n", log.read())
     test.close()
-    if "done" not in ran.stdout:
-        sys.exit(f"the script failed: {ran.stdout}{ran.stderr}")
+    if said[-1:] != ["done\n"]:
+        sys.exit("the script failed: " + "".join(said))
     races = [report for report in reports if "Possible data race" in report]
     # The place of the access, and of the one that it conflicts with. The queue of the lock is one atomic byte, which
     # Helgrind does not know.

@@ -48,6 +48,8 @@ typedef struct _umqtt_core_t {
     // The Python object, in a form that the collector does not take for a pointer: a callback may well refer to its client.
     uintptr_t not_client;
     umqtt_tls_t tls;
+    // MicroPython's; MP_OBJ_NULL: not imported yet.
+    mp_obj_t socket_module;
     // Entry of getaddrinfo, on a port without threads.
     mp_obj_t address;
     // The callback that is running, and the thread that it runs on; NULL: none.

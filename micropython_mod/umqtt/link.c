@@ -116,11 +116,11 @@ umqtt_link_t *umqtt_link_new(void) {
     return link;
 }
 
-void umqtt_link_open(umqtt_link_t *link, mp_obj_t address) {
+void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t address) {
     size_t n;
     mp_obj_t *entry;
     mp_obj_get_array(address, &n, &entry);
-    mp_obj_t socket = mp_call_function_n_kw(mp_load_attr(umqtt_socket_module(), MP_QSTR_socket), 3, 0, entry);
+    mp_obj_t socket = mp_call_function_n_kw(mp_load_attr(socket_module, MP_QSTR_socket), 3, 0, entry);
     link->socket = socket;
     mp_obj_t setblocking[3];
     mp_load_method(socket, MP_QSTR_setblocking, setblocking);

@@ -79,7 +79,7 @@ void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca);
 
 // A link without a socket, and a non-blocking socket for it, for an entry of getaddrinfo's.
 umqtt_link_t *umqtt_link_new(void);
-void umqtt_link_open(umqtt_link_t *link, mp_obj_t address);
+void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t address);
 
 // A step of connecting. TCP: raises OSError while it is under way. TLS: 0 when the handshake is over, MP_EAGAIN while it
 // is under way, MP_EPROTO.

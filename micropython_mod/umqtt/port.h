@@ -48,7 +48,6 @@ static inline umqtt_frame_t *umqtt_frame_of(umqtt_call_t *call) {
     return (umqtt_frame_t *)call;
 }
 
-mp_obj_t umqtt_socket_module(void);
 // It is no name: there is nothing to resolve, and nothing that a certificate could have.
 bool umqtt_is_address(umqtt_bytes_t host);
 
@@ -62,7 +61,13 @@ void umqtt_block_interrupt(const umqtt_frame_t *frame);
 
 // To be called when an object has been put into the core, and is still on the stack: waits for a
 // collection that may have missed it in both places.
+#if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
 void umqtt_settle(const void *object);
+#else
+static inline void umqtt_settle(const void *object) {
+    (void)object;
+}
+#endif
 
 // Keeps an exception that ends the call for umqtt_leave(); the answer is the errno of any other one.
 int umqtt_caught(umqtt_frame_t *frame, void *value);

@@ -7,6 +7,7 @@ import tempfile
 import broker
 import elf
 from harness import scenario
+from outage import HELPERS, Proxy
 
 SOURCE = os.path.join(os.path.dirname(__file__), "..", "stack", "paint.c")
 
@@ -16,10 +17,11 @@ def four_kib_are_enough(t):
     with tempfile.TemporaryDirectory() as directory:
         paint = os.path.join(directory, "paint.so")
         subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", paint, SOURCE, "-ldl"], check=True)
-        port = t.mosquitto().port
+        m = t.mosquitto()
         used = {}
         # A thread that calls nothing of ours tells what MicroPython takes by itself.
         for what, calls in ("nothing", "pass"), ("wait_msg", "c.wait_msg()"):
+            proxy = t._part(Proxy(t, m.port))
             mp = t.mp(f"""
                 import _thread
                 gc.disable()
@@ -34,11 +36,17 @@ def four_kib_are_enough(t):
                 c.publish("in", "m" * 1000, qos=2)
                 hear()
                 pause(2500)  # two pings
+                say("cut")
+                until_state(c, 1)
+                until_state(c, 0)
+                c.publish("in", "m" * 1000, qos=2)
                 c.disconnect()
                 pause(500)
-            """, port, environment={"LD_PRELOAD": paint, "LD_BIND_NOW": "1"})
+            """, proxy.port, HELPERS, environment={"LD_PRELOAD": paint, "LD_BIND_NOW": "1"})
             used[what] = int(mp.match(r"stack ([0-9]+)")[1])
             mp.tell()
+            mp.expect("cut")
+            proxy.cut("fin")
             used["internal thread"] = int(mp.match(r"stack ([0-9]+)")[1])
             mp.finish()
     used["wait_msg"] -= used.pop("nothing")
