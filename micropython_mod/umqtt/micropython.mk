@@ -7,7 +7,8 @@
 # What may be set, in the environment or on make's command line:
 #   UMQTT_TARGET      Rust's name for the machine, such as thumbv7m-none-eabi; the one that this runs on, if not set.
 #                     tools/cargo-for finds a toolchain for it
-#   UMQTT_OPT_LEVEL   Rust's opt-level, if not that of Cargo.toml (3, for speed); z is for small flash
+#   UMQTT_OPT_LEVEL   Rust's opt-level, such as z for small flash; the C sources are then compiled as the port's own are.
+#                     If not set, both are compiled for speed: opt-level 3, and -O2
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
 #   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case
 #   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see core.h
@@ -31,8 +32,10 @@ UMQTT_DEFINES := $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS)) \
   $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
 CFLAGS_USERMOD += $(UMQTT_DEFINES)
 C_FLAGS_USERMOD += $(UMQTT_DEFINES)
+UMQTT_C_OPT := $(if $(UMQTT_OPT_LEVEL)$(DEBUG),,-O2)
+$(BUILD)/umqtt/%.o: CFLAGS += $(UMQTT_C_OPT)
 # MicroPython's makefiles do not notice that flags have changed.
-UMQTT_FLAGS := $(strip $(UMQTT_DEFINES) $(CFLAGS_EXTRA))
+UMQTT_FLAGS := $(strip $(UMQTT_DEFINES) $(UMQTT_C_OPT) $(CFLAGS_EXTRA))
 ifneq ($(strip $(file <$(UMQTT_BUILD)/flags)),$(UMQTT_FLAGS))
 $(shell mkdir -p $(UMQTT_BUILD); rm -f $(patsubst $(UMQTT_MOD_DIR)/%.c,$(BUILD)/umqtt/%.o,$(UMQTT_SOURCES)))
 $(file >$(UMQTT_BUILD)/flags,$(UMQTT_FLAGS))
