@@ -72,7 +72,12 @@ ALIAS(__aeabi_memclr) void __aeabi_memclr8(void *to, size_t n);
 #if UMQTT_LINUX
 static bool is_main_thread(void) {
     #if MICROPY_PY_THREAD
-    return umqtt_this_thread() == &mp_state_ctx.thread;
+    // It is asked with every call, and the answer never changes.
+    static __thread enum { UNKNOWN, MAIN, OTHER } this;
+    if (this == UNKNOWN) {
+        this = umqtt_this_thread() == &mp_state_ctx.thread ? MAIN : OTHER;
+    }
+    return this == MAIN;
     #else
     return true;
     #endif
@@ -218,7 +223,7 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     // The collector may let go of a client while another one is in the engine.
     frame->outer = frame->main_thread ? guard : GUARD_NONE;
     #endif
-    umqtt_block_interrupt(frame);
+    set_guard(frame, GUARD_ENGINE);
 }
 
 // Back to where the thread was before umqtt_enter().
@@ -582,7 +587,7 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
 
 // Around everything that the TLS module does. What is under the client's lock needs the second one only while a handshake
 // is in a step, which does not have the client's lock; whether one is, changes under the client's lock to yes.
-static bool lock_tls(umqtt_frame_t *frame, bool handshake) {
+static inline bool lock_tls(umqtt_frame_t *frame, bool handshake) {
     #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
     umqtt_core_t *core = frame->core;
     if (handshake) {
@@ -601,7 +606,7 @@ static bool lock_tls(umqtt_frame_t *frame, bool handshake) {
     #endif
 }
 
-static void unlock_tls(umqtt_frame_t *frame, bool locked, bool handshake) {
+static inline void unlock_tls(umqtt_frame_t *frame, bool locked, bool handshake) {
     #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
     if (locked) {
         mp_thread_mutex_unlock(&frame->core->tls_lock);
