@@ -507,11 +507,11 @@ static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
 }
 
 // Receives and handles the next message; the answer is that of umqtt_receive().
-static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait) {
+static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait, uint32_t *length) {
     for (;;) {
-        umqtt_outcome_t outcome = umqtt_receive(&frame->call, wait);
+        umqtt_outcome_t outcome = umqtt_receive(&frame->call, wait, length);
         if (outcome.what == UMQTT_WHAT_SKIPPED) {
-            umqtt_report_skipped(frame, outcome.detail);
+            umqtt_report_skipped(frame, *length);
             continue;
         }
         if (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0) {
@@ -531,12 +531,13 @@ static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome;
+    uint32_t length;
     // A flood must not keep the script for ever.
     enum { SHORTEST_HEADER = 2 };
     int32_t rest = umqtt_receive_buffer();
     do {
-        outcome = handle_next(&frame, false);
-        rest -= SHORTEST_HEADER + outcome.detail;
+        outcome = handle_next(&frame, false, &length);
+        rest -= SHORTEST_HEADER + length;
     } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
     umqtt_leave(&frame);
     umqtt_check_outcome(outcome, core);
@@ -551,7 +552,8 @@ static mp_obj_t mqttclient_wait_msg(mp_obj_t self_in) {
     }
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = handle_next(&frame, true);
+    uint32_t length;
+    umqtt_outcome_t outcome = handle_next(&frame, true, &length);
     umqtt_leave(&frame);
     umqtt_check_outcome(outcome, core);
     return mp_const_none;
