@@ -506,6 +506,10 @@ static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
     core->running = MP_OBJ_NULL;
 }
 
+static bool is_inside_callback(const umqtt_core_t *core) {
+    return core->running_thread != NULL && core->running_thread == umqtt_this_thread();
+}
+
 // Receives and handles the next message; the answer is that of umqtt_receive().
 static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait, uint32_t *length) {
     for (;;) {
@@ -525,7 +529,7 @@ static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait, uint32_t *le
 
 static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
     umqtt_core_t *core = core_of(self_in);
-    if (core->running_thread == umqtt_this_thread()) {
+    if (is_inside_callback(core)) {
         return mp_const_none;
     }
     umqtt_frame_t frame;
@@ -547,7 +551,7 @@ static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_check_msg_obj, mqttclient_check_msg)
 
 static mp_obj_t mqttclient_wait_msg(mp_obj_t self_in) {
     umqtt_core_t *core = core_of(self_in);
-    if (core->running_thread == umqtt_this_thread()) {
+    if (is_inside_callback(core)) {
         mp_raise_msg(&mp_type_RuntimeError, MP_ERROR_TEXT("wait_msg inside the callback"));
     }
     umqtt_frame_t frame;

@@ -751,24 +751,37 @@ static mp_obj_t new_bytes(size_t len, uint8_t **data) {
     return MP_OBJ_FROM_PTR(bytes);
 }
 
-umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic_len, size_t payload_len) {
+// The topic of the message before, if it is the same: most messages come under few topics.
+static mp_obj_t topic_to_be(umqtt_core_t *core, umqtt_bytes_t topic, uint8_t **data) {
+    mp_obj_str_t *last = MP_OBJ_TO_PTR(core->last_topic);
+    if (topic.data == NULL || last == NULL || last->len != topic.len || memcmp(last->data, topic.data, topic.len) != 0) {
+        return new_bytes(topic.len, data);
+    }
+    *data = (uint8_t *)last->data;
+    return core->last_topic;
+}
+
+umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, umqtt_bytes_t topic_there, size_t payload_len) {
     umqtt_core_t *core = owner;
     umqtt_message_t *message = core->message_used ? m_new_obj_maybe(umqtt_message_t) : &core->message;
     if (message == NULL) {
         return NULL;
     }
     uint8_t *topic_data, *payload_data;
-    mp_obj_t topic = new_bytes(topic_len, &topic_data);
+    mp_obj_t topic = topic_to_be(core, topic_there, &topic_data);
     mp_obj_t payload = topic == MP_OBJ_NULL ? MP_OBJ_NULL : new_bytes(payload_len, &payload_data);
     if (payload == MP_OBJ_NULL) {
         return NULL;
     }
     *message = (umqtt_message_t) {
-        .topic = MP_OBJ_TO_PTR(topic), .topic_data = topic_data, .topic_len = topic_len,
+        .topic = MP_OBJ_TO_PTR(topic), .topic_data = topic_data, .topic_len = topic_there.len,
         .payload = MP_OBJ_TO_PTR(payload), .payload_data = payload_data, .payload_len = payload_len,
     };
     if (message == &core->message) {
         core->message_used = true;
+    }
+    if (topic_there.data != NULL) {
+        core->last_topic = topic;
     }
     *link = message;
     volatile mp_obj_t on_the_stack[] = { topic, payload };
