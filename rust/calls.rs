@@ -199,7 +199,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
             if mem::take(&mut reading) {
                 client.end_reading();
             }
-            let was_up = client.status() == Status::Connected;
+            let had_socket = client.socket().is_some();
             if turn.first {
                 (turn.ends, turn.since) = (client.ends(), client.now());
             }
@@ -210,7 +210,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
                 }
                 return Err(answer);
             }
-            if was_up && client.status() != Status::Connected {
+            if had_socket && client.socket().is_none() {
                 // What there is to serve is not what it was.
                 service = service.and(Some(client.now()));
             }

@@ -92,6 +92,23 @@ fn reconnects() {
     });
 }
 
+/// The server goes away in the middle of CONNACK: that attempt has failed, and the next one comes after its delay.
+#[test]
+fn lost_while_greeting() {
+    both(|rig, thread| {
+        rig.script([
+            Step::Fin,
+            expect(CONNECT),
+            send([0x20]),
+            Step::Fin,
+            expect(CONNECT),
+            send(PRESENT),
+        ]);
+        rig.later(4_000, |rig| assert_eq!(rig.status(), Status::Connected));
+        work(rig, thread, 5_000);
+    });
+}
+
 /// The clock may go on between any two looks at it, also while an attempt is under way.
 #[test]
 fn dials_while_the_clock_ticks() {
