@@ -74,7 +74,6 @@ typedef struct _umqtt_core_t {
     #if UMQTT_LINUX
     // Readable while `to_wake` waits have to end; -1: not made yet.
     int event;
-    #endif
     // Calls that wait, or are about to, and those of them that are internal threads; those that
     // have to wake up; and a number that tells those that registered before the last wake-up from
     // the later ones.
@@ -82,6 +81,7 @@ typedef struct _umqtt_core_t {
     uint16_t idle;
     uint16_t to_wake;
     uint16_t wakeups;
+    #endif
     // Internal threads that have not ended; and the Python object is gone.
     uint8_t threads;
     volatile bool dropped;

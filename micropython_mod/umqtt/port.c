@@ -211,13 +211,12 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     frame->exception = MP_OBJ_NULL;
     frame->address = MP_OBJ_NULL;
     frame->link = NULL;
-    frame->registered = false;
     frame->internal = false;
-    #if !UMQTT_LINUX
-    frame->tick = 1;
-    #endif
     #if UMQTT_LINUX
+    frame->registered = false;
     frame->main_thread = is_main_thread();
+    #else
+    frame->tick = 1;
     #endif
     #if MICROPY_ASYNC_KBD_INTR
     // The collector may let go of a client while another one is in the engine.
@@ -235,10 +234,12 @@ static void restore_guard(const umqtt_frame_t *frame) {
 }
 
 void umqtt_leave(umqtt_frame_t *frame) {
+    #if UMQTT_LINUX
     if (frame->registered) {
         umqtt_port_lock(&frame->call);
         umqtt_port_unlock(&frame->call, false, false, false, NULL);
     }
+    #endif
     restore_guard(frame);
     umqtt_settle(frame->link);
     if (frame->exception != MP_OBJ_NULL) {
@@ -272,9 +273,9 @@ uint32_t umqtt_port_now(void) {
     #endif
 }
 
-// Makes the waits of others end.
+#if UMQTT_LINUX
+// Makes the waits of others end. Elsewhere they look again and again.
 static void wake(umqtt_core_t *core) {
-    #if UMQTT_LINUX
     if (core->to_wake == 0) {
         uint64_t one = 1;
         // It cannot fail: a counter that is zero has room for one.
@@ -284,20 +285,35 @@ static void wake(umqtt_core_t *core) {
     }
     core->to_wake = core->waiters;
     core->wakeups++;
-    #else
-    (void)core;
-    #endif
 }
 
 static void all_awake(umqtt_core_t *core) {
-    #if UMQTT_LINUX
     uint64_t count;
     // Nothing there is as good.
     (void)!read(core->event, &count, sizeof(count));
-    #else
-    (void)core;
-    #endif
 }
+
+static void begin_wait(umqtt_frame_t *frame) {
+    umqtt_core_t *core = frame->core;
+    if (core->event < 0) {
+        core->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    }
+    frame->registered = true;
+    frame->wakeups = core->wakeups;
+    core->waiters++;
+    core->idle += frame->internal;
+}
+
+static void end_wait(umqtt_frame_t *frame) {
+    umqtt_core_t *core = frame->core;
+    frame->registered = false;
+    core->waiters--;
+    core->idle -= frame->internal;
+    if (core->to_wake > 0 && frame->wakeups != core->wakeups && --core->to_wake == 0) {
+        all_awake(core);
+    }
+}
+#endif
 
 static int stream_ioctl(mp_obj_t stream, mp_uint_t request, uintptr_t arg) {
     int error;
@@ -347,9 +363,8 @@ static void set_waiting_for(umqtt_frame_t *frame, umqtt_link_t *link) {
 }
 
 uint32_t umqtt_port_lock(umqtt_call_t *call) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
-    umqtt_core_t *core = frame->core;
     #if MICROPY_PY_THREAD
+    umqtt_core_t *core = umqtt_frame_of(call)->core;
     // Who has to wait does so in a queue, and nobody overtakes it: a thread that comes back at
     // once could otherwise keep the lock from all others.
     if (__atomic_load_n(&core->queue, __ATOMIC_RELAXED) || !umqtt_mutex_try(&core->lock)) {
@@ -362,37 +377,31 @@ uint32_t umqtt_port_lock(umqtt_call_t *call) {
         MP_THREAD_GIL_ENTER();
     }
     #endif
+    #if UMQTT_LINUX
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     if (frame->registered) {
-        frame->registered = false;
-        core->waiters--;
-        core->idle -= frame->internal;
-        if (core->to_wake > 0 && frame->wakeups != core->wakeups && --core->to_wake == 0) {
-            all_awake(core);
-        }
+        end_wait(frame);
     }
+    #endif
     return umqtt_port_now();
 }
 
 void umqtt_port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
+    #if UMQTT_LINUX
     umqtt_core_t *core = frame->core;
     if (core->waiters > (alarm ? 0 : changed ? core->idle : UINT16_MAX)) {
         wake(core);
     }
+    #endif
     if (waiting) {
-        #if UMQTT_LINUX
-        if (core->event < 0) {
-            core->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        }
-        #endif
-        frame->registered = true;
-        frame->wakeups = core->wakeups;
         set_waiting_for(frame, socket);
-        core->waiters++;
-        core->idle += frame->internal;
+        #if UMQTT_LINUX
+        begin_wait(frame);
+        #endif
     }
     #if MICROPY_PY_THREAD
-    mp_thread_mutex_unlock(&core->lock);
+    mp_thread_mutex_unlock(&frame->core->lock);
     #endif
 }
 

@@ -32,12 +32,13 @@ typedef struct _umqtt_frame_t {
     #endif
     uint8_t read_wants;
     uint8_t write_wants;
-    bool registered;
     // It is an internal thread.
     bool internal;
-    uint16_t wakeups;
     #if UMQTT_LINUX
     bool main_thread;
+    // It is counted among those that wait, since so many wake-ups.
+    bool registered;
+    uint16_t wakeups;
     #endif
     #if MICROPY_ASYNC_KBD_INTR
     int outer;
