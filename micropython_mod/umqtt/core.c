@@ -230,7 +230,6 @@ static __attribute__((noinline)) void report(umqtt_frame_t *frame, umqtt_outcome
         }
         nlr_pop();
     } else {
-        umqtt_block_interrupt(frame);
         umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
 }

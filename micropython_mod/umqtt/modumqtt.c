@@ -499,7 +499,6 @@ static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
         umqtt_block_interrupt(frame);
         nlr_pop();
     } else {
-        umqtt_block_interrupt(frame);
         umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
     core->running_thread = NULL;

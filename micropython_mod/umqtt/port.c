@@ -84,10 +84,10 @@ static bool is_main_thread(void) {
 }
 #endif
 
+#if MICROPY_ASYNC_KBD_INTR
 // Where the main thread is: outside, in the engine, or waiting outside of it.
 enum { GUARD_NONE, GUARD_ENGINE, GUARD_WAITING };
 
-#if MICROPY_ASYNC_KBD_INTR
 // Blocking the signal instead would cost two system calls a publish, each half as long as its
 // write.
 static volatile sig_atomic_t guard;
@@ -109,6 +109,24 @@ static void handle_sigint(int signum) {
     raise_interrupt(signum);
 }
 
+// Goes to another place; a SIGINT that was put off is let through where that is possible.
+static void set_guard(const umqtt_frame_t *frame, int place) {
+    if (frame->main_thread) {
+        guard = place;
+        if (place != GUARD_ENGINE && sigint_pending) {
+            sigint_pending = 0;
+            raise(SIGINT);
+        }
+    }
+}
+
+void umqtt_block_interrupt(const umqtt_frame_t *frame) {
+    set_guard(frame, GUARD_ENGINE);
+}
+
+void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
+    set_guard(frame, GUARD_NONE);
+}
 #endif
 
 #ifdef __linux__
@@ -129,29 +147,6 @@ void __wrap_mp_hal_set_interrupt_char(char c) {
     #endif
 }
 #endif
-
-// Goes to another place; a SIGINT that was put off is let through where that is possible.
-static void set_guard(const umqtt_frame_t *frame, int place) {
-    (void)frame;
-    (void)place;
-    #if MICROPY_ASYNC_KBD_INTR
-    if (frame->main_thread) {
-        guard = place;
-        if (place != GUARD_ENGINE && sigint_pending) {
-            sigint_pending = 0;
-            raise(SIGINT);
-        }
-    }
-    #endif
-}
-
-void umqtt_block_interrupt(const umqtt_frame_t *frame) {
-    set_guard(frame, GUARD_ENGINE);
-}
-
-void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
-    set_guard(frame, GUARD_NONE);
-}
 
 /******************************************************************************/
 // Exceptions
@@ -205,8 +200,29 @@ void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size) {
     print_guarded(frame, print_skipped, &size);
 }
 
+// Puts Ctrl-C off until restore_guard().
+static inline void enter_guard(umqtt_frame_t *frame) {
+    (void)frame;
+    #if UMQTT_LINUX
+    frame->main_thread = is_main_thread();
+    #endif
+    #if MICROPY_ASYNC_KBD_INTR
+    // The collector may let go of a client while another one is in the engine.
+    frame->outer = frame->main_thread ? guard : GUARD_NONE;
+    set_guard(frame, GUARD_ENGINE);
+    #endif
+}
+
+// Back to where the thread was before enter_guard().
+static void restore_guard(const umqtt_frame_t *frame) {
+    (void)frame;
+    #if MICROPY_ASYNC_KBD_INTR
+    set_guard(frame, frame->outer);
+    #endif
+}
+
 void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
-    frame->call.engine = core == NULL ? NULL : core->engine;
+    frame->call.engine = core->engine;
     frame->core = core;
     frame->exception = MP_OBJ_NULL;
     frame->address = MP_OBJ_NULL;
@@ -214,23 +230,10 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
     frame->internal = false;
     #if UMQTT_LINUX
     frame->registered = false;
-    frame->main_thread = is_main_thread();
     #else
     frame->tick = 1;
     #endif
-    #if MICROPY_ASYNC_KBD_INTR
-    // The collector may let go of a client while another one is in the engine.
-    frame->outer = frame->main_thread ? guard : GUARD_NONE;
-    #endif
-    set_guard(frame, GUARD_ENGINE);
-}
-
-// Back to where the thread was before umqtt_enter().
-static void restore_guard(const umqtt_frame_t *frame) {
-    (void)frame;
-    #if MICROPY_ASYNC_KBD_INTR
-    set_guard(frame, frame->outer);
-    #endif
+    enter_guard(frame);
 }
 
 void umqtt_leave(umqtt_frame_t *frame) {
@@ -252,7 +255,7 @@ void umqtt_settle(const void *object) {
     if (object != NULL) {
         // Ctrl-C must not leave the collector locked.
         umqtt_frame_t frame;
-        umqtt_enter(&frame, NULL);
+        enter_guard(&frame);
         gc_nbytes(object);
         restore_guard(&frame);
     }

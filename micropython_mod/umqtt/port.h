@@ -57,8 +57,17 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core);
 void umqtt_leave(umqtt_frame_t *frame);
 
 // Around a callback, between the two above: Ctrl-C reaches Python code.
+#if MICROPY_ASYNC_KBD_INTR
 void umqtt_allow_interrupt(const umqtt_frame_t *frame);
 void umqtt_block_interrupt(const umqtt_frame_t *frame);
+#else
+static inline void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
+    (void)frame;
+}
+static inline void umqtt_block_interrupt(const umqtt_frame_t *frame) {
+    (void)frame;
+}
+#endif
 
 // To be called when an object has been put into the core, and is still on the stack: waits for a
 // collection that may have missed it in both places.
