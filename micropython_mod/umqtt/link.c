@@ -142,6 +142,10 @@ void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address) {
 /******************************************************************************/
 // TLS
 
+MP_NORETURN void umqtt_raise_no_tls(void) {
+    mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
+}
+
 void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure) {
     link->failure = failure;
     umqtt_settle(mp_obj_is_obj(failure) ? MP_OBJ_TO_PTR(failure) : NULL);
@@ -235,7 +239,7 @@ void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
     if (module == MP_OBJ_NULL) {
         tls->context = tls_module(MP_QSTR_wrap_socket);
         if (tls->context == MP_OBJ_NULL) {
-            mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
+            umqtt_raise_no_tls();
         }
         tls->module = true;
     }
@@ -425,10 +429,6 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
         return done;
     }
     return not_now(error) ? -MP_EAGAIN : -failed(link, error);
-}
-#else
-void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
-    mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
 }
 #endif
 

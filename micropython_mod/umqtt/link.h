@@ -4,6 +4,7 @@
 #define MICROPY_INCLUDED_UMQTT_LINK_H
 
 #include "py/obj.h"
+#include "compat.h"
 
 // Is there a TLS module in the firmware? (MICROPY_PY_USSL: before 1.21.)
 #ifndef UMQTT_TLS
@@ -76,6 +77,8 @@ typedef struct _umqtt_link_t {
 // Makes the context, from a certificate authority (str or bytes; None: do not verify) and the certificate and key that
 // are there. Raises ValueError for what the firmware cannot do, MQTTException for what its TLS module does not take.
 void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca);
+// Raises NotImplementedError.
+MP_NORETURN void umqtt_raise_no_tls(void);
 
 // A link without a socket, and a non-blocking socket for it, for an entry of getaddrinfo's.
 umqtt_link_t *umqtt_link_new(void);

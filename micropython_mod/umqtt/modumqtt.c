@@ -157,11 +157,11 @@ static void check_ssl_params(mp_obj_t params) {
 // What `ssl` and `ssl_params` ask for.
 static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server) {
     umqtt_tls_t tls = { .hostname = mp_const_none, .cert = mp_const_none, .key = mp_const_none };
-    mp_obj_t ca = mp_const_none;
     if (params != mp_const_none && !mp_obj_is_type(params, &mp_type_dict) && !mp_obj_is_str_or_bytes(params)) {
         raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
     }
     #if UMQTT_TLS
+    mp_obj_t ca = mp_const_none;
     enum { CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED };
     int cert_reqs = CERT_OPTIONAL;
     if (mp_obj_is_type(params, &mp_type_dict)) {
@@ -225,9 +225,11 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
         tls.context = ssl;
         return tls;
     }
-    #endif
     umqtt_tls_load(&tls, ca);
     return tls;
+    #else
+    umqtt_raise_no_tls();
+    #endif
 }
 
 /******************************************************************************/

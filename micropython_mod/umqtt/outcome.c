@@ -147,7 +147,7 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
 }
 
 void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link) {
-    bool tls = link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
+    bool tls = UMQTT_TLS && link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
     if (tls && outcome.detail == MP_EPROTO && (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_IO)) {
         mp_print_str(print, outcome.what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
         print_tls_failure(print, link);

@@ -636,7 +636,7 @@ static inline void unlock_tls(umqtt_frame_t *frame, bool locked, bool handshake)
 // The TLS module raises others than OSError too, and an OSError with a number of its own.
 static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
     int error = umqtt_caught(frame, value);
-    if (frame->core->tls.context != MP_OBJ_NULL && frame->exception == MP_OBJ_NULL) {
+    if (UMQTT_TLS && frame->core->tls.context != MP_OBJ_NULL && frame->exception == MP_OBJ_NULL) {
         umqtt_link_failed(link, MP_OBJ_FROM_PTR(value));
         error = error == MP_EIO ? MP_EPROTO : error;
     }
