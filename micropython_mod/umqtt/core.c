@@ -192,14 +192,7 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
         umqtt_raise_mqtt(-error, "the internal thread could not be started");
     }
 }
-#else
-void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
-    (void)core;
-    (void)thread;
-}
-#endif
 
-#if MICROPY_PY_THREAD
 // The internal thread may wait for long after a callback, which may refer to its client, and leaves pointers on the stack:
 // where the next frames have holes, the collector would find them.
 static __attribute__((noinline)) void clear_stack(void) {

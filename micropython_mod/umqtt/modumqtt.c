@@ -342,6 +342,7 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_connect(&frame.call, clean_session.u_bool);
+    #if MICROPY_PY_THREAD
     if (outcome.what == UMQTT_WHAT_DONE && outcome.detail >= 0) {
         // Before umqtt_leave(), which lets Ctrl-C through: a client that is connected has its thread.
         nlr_buf_t nlr;
@@ -352,6 +353,7 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
             frame.exception = MP_OBJ_FROM_PTR(nlr.ret_val);
         }
     }
+    #endif
     umqtt_leave(&frame);
     if (outcome.what != UMQTT_WHAT_DONE) {
         umqtt_raise_connect(outcome, &frame);
