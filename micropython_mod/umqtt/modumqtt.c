@@ -392,13 +392,9 @@ static mp_obj_t mqttclient___del__(mp_obj_t self_in) {
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient___del___obj, mqttclient___del__);
 
 static mp_obj_t mqttclient_ping(mp_obj_t self_in) {
-    umqtt_core_t *core = core_of(self_in);
     umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_ping(&frame.call);
-    umqtt_leave(&frame);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    umqtt_enter(&frame, core_of(self_in));
+    return umqtt_finish(&frame, umqtt_ping(&frame.call));
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_ping_obj, mqttclient_ping);
 
@@ -428,64 +424,56 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
     bool fixed;
     // Beside the payload: the topic with its length, and the packet identifier.
     umqtt_bytes_t msg = msg_arg(parsed ? args[ARG_msg].u_obj : pos_args[2], MAX_REMAINING - topic.len - 4, &fixed);
-    umqtt_core_t *core = core_of(pos_args[0]);
-    umqtt_outcome_t outcome = { UMQTT_WHAT_BUSY, 0 };
+    umqtt_frame_t frame;
+    umqtt_outcome_t outcome;
     // What the script can change is copied, unless it is off at once.
-    for (int copied = fixed; copied <= 1 && outcome.what == UMQTT_WHAT_BUSY; copied++) {
-        if (!fixed && (copied || qos > 0)) {
+    for (bool copy = !fixed && qos > 0;; copy = true) {
+        if (copy) {
             msg = copy_bytes(msg.data, msg.len);
             fixed = true;
         }
-        umqtt_frame_t frame;
-        umqtt_enter(&frame, core);
+        umqtt_enter(&frame, core_of(pos_args[0]));
         outcome = umqtt_publish(&frame.call, topic, msg, retain, qos, wait, fixed);
+        if (outcome.what != UMQTT_WHAT_BUSY) {
+            break;
+        }
         umqtt_leave(&frame);
     }
     if (qos > 0) {
         umqtt_settle(topic.data);
         umqtt_settle(msg.data);
     }
-    umqtt_check_outcome(outcome, core);
+    umqtt_finish(&frame, outcome);
     return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_publish_obj, 1, mqttclient_publish);
 
-static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+// subscribe(), or unsubscribe(), which has no `qos`.
+static mp_obj_t change_subscription(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args, bool subscribe) {
     enum { ARG_topic, ARG_qos };
     static const mp_arg_t allowed_args[] = {
         { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
         { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
     };
     mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
-    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
+    size_t n = subscribe ? MP_ARRAY_SIZE(allowed_args) : ARG_qos;
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, n, allowed_args, args);
     umqtt_bytes_t filter = filter_arg(args[ARG_topic].u_obj);
-    int qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
-    umqtt_core_t *core = core_of(pos_args[0]);
+    int qos = subscribe ? int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2) : 0;
     umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_subscribe(&frame.call, filter, qos);
-    umqtt_leave(&frame);
+    umqtt_enter(&frame, core_of(pos_args[0]));
+    umqtt_outcome_t outcome = subscribe ? umqtt_subscribe(&frame.call, filter, qos) : umqtt_unsubscribe(&frame.call, filter);
     umqtt_settle(filter.data);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    return umqtt_finish(&frame, outcome);
+}
+
+static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+    return change_subscription(n_args, pos_args, kw_args, true);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_subscribe_obj, 1, mqttclient_subscribe);
 
 static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
-    static const mp_arg_t allowed_args[] = {
-        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-    };
-    mp_arg_val_t topic;
-    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, 1, allowed_args, &topic);
-    umqtt_bytes_t filter = filter_arg(topic.u_obj);
-    umqtt_core_t *core = core_of(pos_args[0]);
-    umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_unsubscribe(&frame.call, filter);
-    umqtt_leave(&frame);
-    umqtt_settle(filter.data);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    return change_subscription(n_args, pos_args, kw_args, false);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_unsubscribe_obj, 1, mqttclient_unsubscribe);
 
@@ -541,9 +529,7 @@ static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
         outcome = handle_next(&frame, false);
         rest -= SHORTEST_HEADER + outcome.detail;
     } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
-    umqtt_leave(&frame);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    return umqtt_finish(&frame, outcome);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_check_msg_obj, mqttclient_check_msg);
 
@@ -554,10 +540,7 @@ static mp_obj_t mqttclient_wait_msg(mp_obj_t self_in) {
     }
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = handle_next(&frame, true);
-    umqtt_leave(&frame);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    return umqtt_finish(&frame, handle_next(&frame, true));
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_wait_msg_obj, mqttclient_wait_msg);
 

@@ -190,10 +190,11 @@ MP_NORETURN void umqtt_raise_connect(umqtt_outcome_t outcome, umqtt_frame_t *fra
     raise_with_text(&mp_type_MQTTException, code, &text);
 }
 
-void umqtt_check_outcome(umqtt_outcome_t outcome, const umqtt_core_t *core) {
+mp_obj_t umqtt_finish(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
+    umqtt_leave(frame);
     switch (outcome.what) {
         case UMQTT_WHAT_DONE:
-            return;
+            return mp_const_none;
         case UMQTT_WHAT_NO_MEMORY:
             mp_raise_type(&mp_type_MemoryError);
         case UMQTT_WHAT_SUBSCRIPTION_REFUSED:
@@ -207,7 +208,7 @@ void umqtt_check_outcome(umqtt_outcome_t outcome, const umqtt_core_t *core) {
         vstr_t text;
         mp_print_t print;
         vstr_init_print(&text, 64, &print);
-        umqtt_print_outcome(&print, outcome, core->link);
+        umqtt_print_outcome(&print, outcome, frame->core->link);
         raise_with_text(&mp_type_OSError, error, &text);
     }
     mp_raise_OSError(error);

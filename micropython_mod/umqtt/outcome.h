@@ -16,7 +16,7 @@ void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const
 MP_NORETURN void umqtt_raise_mqtt(int code, const char *text);
 // The same, for what connect() came to.
 MP_NORETURN void umqtt_raise_connect(umqtt_outcome_t outcome, umqtt_frame_t *frame);
-// Raises what all other calls raise, if they failed.
-void umqtt_check_outcome(umqtt_outcome_t outcome, const umqtt_core_t *core);
+// umqtt_leave() for all other calls: raises what they raise, if they failed; otherwise the answer is None.
+mp_obj_t umqtt_finish(umqtt_frame_t *frame, umqtt_outcome_t outcome);
 
 #endif // MICROPY_INCLUDED_UMQTT_OUTCOME_H
