@@ -514,9 +514,13 @@ static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait) {
     }
 }
 
-static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
+// check_msg(), which handles what there is, or wait_msg().
+static mp_obj_t receive(mp_obj_t self_in, bool wait) {
     umqtt_core_t *core = core_of(self_in);
     if (core->running_thread == umqtt_this_thread()) {
+        if (wait) {
+            mp_raise_msg(&mp_type_RuntimeError, MP_ERROR_TEXT("wait_msg inside the callback"));
+        }
         return mp_const_none;
     }
     umqtt_frame_t frame;
@@ -524,23 +528,21 @@ static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
     umqtt_outcome_t outcome;
     // A flood must not keep the script for ever.
     enum { SHORTEST_HEADER = 2 };
-    int32_t rest = umqtt_receive_buffer();
+    int32_t rest = wait ? 0 : umqtt_receive_buffer();
     do {
-        outcome = handle_next(&frame, false);
+        outcome = handle_next(&frame, wait);
         rest -= SHORTEST_HEADER + outcome.detail;
     } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
     return umqtt_finish(&frame, outcome);
 }
+
+static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
+    return receive(self_in, false);
+}
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_check_msg_obj, mqttclient_check_msg);
 
 static mp_obj_t mqttclient_wait_msg(mp_obj_t self_in) {
-    umqtt_core_t *core = core_of(self_in);
-    if (core->running_thread == umqtt_this_thread()) {
-        mp_raise_msg(&mp_type_RuntimeError, MP_ERROR_TEXT("wait_msg inside the callback"));
-    }
-    umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    return umqtt_finish(&frame, handle_next(&frame, true));
+    return receive(self_in, true);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_wait_msg_obj, mqttclient_wait_msg);
 
