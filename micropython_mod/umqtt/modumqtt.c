@@ -90,10 +90,11 @@ static umqtt_bytes_t copy_bytes(const void *data, size_t len) {
     return bytes_of(mp_obj_new_bytes(data, len));
 }
 
-// A str or any buffer. `*fixed`: the script cannot change it.
+// A str or any buffer. `*fixed`: the script cannot change it; it is copied, if that was asked for.
 static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
     umqtt_bytes_t msg;
     mp_buffer_info_t buffer;
+    bool copy = *fixed;
     *fixed = mp_obj_is_str_or_bytes(arg);
     if (*fixed) {
         msg = bytes_of(arg);
@@ -105,6 +106,10 @@ static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
     }
     if (msg.len > limit) {
         raise_value(MP_QSTR_msg, "too long");
+    }
+    if (copy && !*fixed) {
+        msg = copy_bytes(msg.data, msg.len);
+        *fixed = true;
     }
     return msg;
 }
@@ -303,27 +308,26 @@ static mp_obj_t mqttclient_error_register_cb(mp_obj_t self_in, mp_obj_t callback
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_error_register_cb_obj, mqttclient_error_register_cb);
 
+// Those of publish(); set_last_will() has all but the last.
+enum { MESSAGE_topic, MESSAGE_msg, MESSAGE_retain, MESSAGE_qos, MESSAGE_wait };
+static const mp_arg_t message_args[] = {
+    { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+    { MP_QSTR_msg, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+    { MP_QSTR_retain, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
+    { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
+    { MP_QSTR_wait, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_TRUE } },
+};
+
 static mp_obj_t mqttclient_set_last_will(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
-    enum { ARG_topic, ARG_msg, ARG_retain, ARG_qos };
-    static const mp_arg_t allowed_args[] = {
-        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-        { MP_QSTR_msg, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-        { MP_QSTR_retain, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
-        { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
-    };
-    mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
-    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
-    umqtt_bytes_t topic = topic_arg(args[ARG_topic].u_obj);
-    int qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
-    bool retain = mp_obj_is_true(args[ARG_retain].u_obj);
-    bool fixed;
-    umqtt_bytes_t msg = msg_arg(args[ARG_msg].u_obj, MAX_TEXT, &fixed);
-    if (!fixed) {
-        msg = copy_bytes(msg.data, msg.len);
-    }
-    umqtt_core_t *core = core_of(pos_args[0]);
+    mp_arg_val_t args[MESSAGE_wait];
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(args), message_args, args);
+    umqtt_bytes_t topic = topic_arg(args[MESSAGE_topic].u_obj);
+    int qos = int_arg(args[MESSAGE_qos].u_obj, MP_QSTR_qos, 0, 2);
+    bool retain = mp_obj_is_true(args[MESSAGE_retain].u_obj);
+    bool fixed = true;
+    umqtt_bytes_t msg = msg_arg(args[MESSAGE_msg].u_obj, MAX_TEXT, &fixed);
     umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
+    umqtt_enter(&frame, core_of(pos_args[0]));
     umqtt_set_will(&frame.call, topic, msg, retain, qos);
     umqtt_leave(&frame);
     umqtt_settle(topic.data);
@@ -399,45 +403,35 @@ static mp_obj_t mqttclient_ping(mp_obj_t self_in) {
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_ping_obj, mqttclient_ping);
 
 static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
-    enum { ARG_topic, ARG_msg, ARG_retain, ARG_qos, ARG_wait };
-    static const mp_arg_t allowed_args[] = {
-        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-        { MP_QSTR_msg, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-        { MP_QSTR_retain, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
-        { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
-        { MP_QSTR_wait, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_TRUE } },
-    };
-    mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
+    mp_arg_val_t args[MP_ARRAY_SIZE(message_args)];
     // The parser takes longer than all the rest.
     bool parsed = n_args != 3 || kw_args->used != 0;
     if (parsed) {
-        mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
+        mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(args), message_args, args);
     }
-    umqtt_bytes_t topic = topic_arg(parsed ? args[ARG_topic].u_obj : pos_args[1]);
+    umqtt_bytes_t topic = topic_arg(parsed ? args[MESSAGE_topic].u_obj : pos_args[1]);
     int qos = 0;
     bool retain = false, wait = true;
     if (parsed) {
-        qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
-        retain = mp_obj_is_true(args[ARG_retain].u_obj);
-        wait = mp_obj_is_true(args[ARG_wait].u_obj);
+        qos = int_arg(args[MESSAGE_qos].u_obj, MP_QSTR_qos, 0, 2);
+        retain = mp_obj_is_true(args[MESSAGE_retain].u_obj);
+        wait = mp_obj_is_true(args[MESSAGE_wait].u_obj);
     }
-    bool fixed;
+    // What the script can change is copied; with QoS 0 only if it is not off at once.
+    bool fixed = qos > 0;
     // Beside the payload: the topic with its length, and the packet identifier.
-    umqtt_bytes_t msg = msg_arg(parsed ? args[ARG_msg].u_obj : pos_args[2], MAX_REMAINING - topic.len - 4, &fixed);
+    umqtt_bytes_t msg = msg_arg(parsed ? args[MESSAGE_msg].u_obj : pos_args[2], MAX_REMAINING - topic.len - 4, &fixed);
     umqtt_frame_t frame;
     umqtt_outcome_t outcome;
-    // What the script can change is copied, unless it is off at once.
-    for (bool copy = !fixed && qos > 0;; copy = true) {
-        if (copy) {
-            msg = copy_bytes(msg.data, msg.len);
-            fixed = true;
-        }
+    for (;;) {
         umqtt_enter(&frame, core_of(pos_args[0]));
         outcome = umqtt_publish(&frame.call, topic, msg, retain, qos, wait, fixed);
         if (outcome.what != UMQTT_WHAT_BUSY) {
             break;
         }
         umqtt_leave(&frame);
+        msg = copy_bytes(msg.data, msg.len);
+        fixed = true;
     }
     if (qos > 0) {
         umqtt_settle(topic.data);
