@@ -13,66 +13,79 @@
 
 MP_DEFINE_EXCEPTION(MQTTException, ValueError);
 
-static const char *malformed_text(int malformed) {
-    switch (malformed) {
-        case UMQTT_MALFORMED_REMAINING_LENGTH:
-            return "wrong remaining length";
-        case UMQTT_MALFORMED_KIND:
-            return "reserved packet type";
-        case UMQTT_MALFORMED_FLAGS:
-            return "wrong flags";
-        case UMQTT_MALFORMED_QOS:
-            return "QoS 3";
-        case UMQTT_MALFORMED_PACKET_ID:
-            return "packet identifier 0";
-        case UMQTT_MALFORMED_RETURN_CODE:
-            return "unknown return code";
-        case UMQTT_MALFORMED_SESSION_PRESENT:
-            return "wrong session present";
-        case UMQTT_MALFORMED_TOPIC:
-            return "empty topic, or one with a wildcard";
-        case UMQTT_MALFORMED_UTF8:
-            return "text that is not UTF-8";
-        default:
-            return "malformed packet";
-    }
-}
+// Texts by number, one behind the other: a table of pointers would take four bytes more for each. The first are what an
+// outcome is in words, with `detail` for a number; empty: that of UMQTT_WHAT_IO.
+static const char failures[] =
+    "\0" // UMQTT_WHAT_DONE
+    "\0" // UMQTT_WHAT_SKIPPED
+    "\0" // UMQTT_WHAT_INTERRUPTED
+    "closed while connecting\0" // UMQTT_WHAT_NOT_CONNECTED
+    "\0" // UMQTT_WHAT_TIMED_OUT
+    "\0" // UMQTT_WHAT_SUBSCRIPTION_REFUSED
+    "\0" // UMQTT_WHAT_NO_MEMORY
+    "name not resolved\0" // UMQTT_WHAT_DNS
+    " failed (errno %d)\0" // UMQTT_WHAT_DIAL
+    " timed out\0" // UMQTT_WHAT_UNREACHABLE
+    "CONNACK did not come in time\0" // UMQTT_WHAT_SILENT
+    "connection failed (errno %d)\0" // UMQTT_WHAT_IO
+    "server closed the connection\0" // UMQTT_WHAT_CLOSED
+    "server stopped reading in the middle of a packet\0" // UMQTT_WHAT_STALLED
+    "server did not answer PINGREQ in time\0" // UMQTT_WHAT_NO_PINGRESP
+    "server sent a malformed packet: \0" // UMQTT_WHAT_MALFORMED
+    "server sent a packet that does not belong here: type %d\0" // UMQTT_WHAT_UNEXPECTED
+    "connection refused: "; // UMQTT_WHAT_REFUSED
 
-static const char *refused_text(int code) {
-    // Table 3.1.
-    static const char *const texts[] = {
-        "unacceptable protocol version",
-        "client identifier rejected",
-        "server unavailable",
-        "bad user name or password",
-        "not authorized",
-    };
-    return texts[code - 1];
-}
-
-// What an outcome is in words, with `detail` for a number, and the errno that tells it best; 0: `detail` is the errno.
-static const struct {
-    const char *text;
-    int16_t error;
-} failures[] = {
-    [UMQTT_WHAT_NOT_CONNECTED] = { "closed while connecting", MP_ENOTCONN },
-    [UMQTT_WHAT_TIMED_OUT] = { NULL, MP_ETIMEDOUT },
-    [UMQTT_WHAT_NO_MEMORY] = { NULL, MP_ENOMEM },
-    [UMQTT_WHAT_DNS] = { "name not resolved", 0 },
-    [UMQTT_WHAT_DIAL] = { " failed (errno %d)", 0 },
-    [UMQTT_WHAT_UNREACHABLE] = { " timed out", MP_ETIMEDOUT },
-    [UMQTT_WHAT_SILENT] = { "CONNACK did not come in time", MP_ETIMEDOUT },
-    [UMQTT_WHAT_IO] = { "connection failed (errno %d)", 0 },
-    [UMQTT_WHAT_CLOSED] = { "server closed the connection", MP_ECONNRESET },
-    [UMQTT_WHAT_STALLED] = { "server stopped reading in the middle of a packet", MP_ETIMEDOUT },
-    [UMQTT_WHAT_NO_PINGRESP] = { "server did not answer PINGREQ in time", MP_ETIMEDOUT },
-    [UMQTT_WHAT_MALFORMED] = { "server sent a malformed packet: ", MP_EPROTO },
-    [UMQTT_WHAT_UNEXPECTED] = { "server sent a packet that does not belong here: type %d", MP_EPROTO },
-    [UMQTT_WHAT_REFUSED] = { "connection refused: ", MP_ECONNRESET },
+// The errno that tells it best; 0: `detail` is the errno.
+static const uint8_t errors[] = {
+    [UMQTT_WHAT_NOT_CONNECTED] = MP_ENOTCONN,
+    [UMQTT_WHAT_TIMED_OUT] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_NO_MEMORY] = MP_ENOMEM,
+    [UMQTT_WHAT_UNREACHABLE] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_SILENT] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_CLOSED] = MP_ECONNRESET,
+    [UMQTT_WHAT_STALLED] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_NO_PINGRESP] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_MALFORMED] = MP_EPROTO,
+    [UMQTT_WHAT_UNEXPECTED] = MP_EPROTO,
+    [UMQTT_WHAT_REFUSED] = MP_ECONNRESET,
 };
 
+// For UMQTT_WHAT_MALFORMED, from 1 on; empty: no server's packet is wrong in this way.
+static const char malformed[] =
+    "\0"
+    "wrong remaining length\0" // UMQTT_MALFORMED_REMAINING_LENGTH
+    "reserved packet type\0" // UMQTT_MALFORMED_KIND
+    "wrong flags\0" // UMQTT_MALFORMED_FLAGS
+    "QoS 3\0" // UMQTT_MALFORMED_QOS
+    "packet identifier 0\0" // UMQTT_MALFORMED_PACKET_ID
+    "\0" // UMQTT_MALFORMED_PROTOCOL
+    "\0" // UMQTT_MALFORMED_VERSION
+    "\0" // UMQTT_MALFORMED_CONNECT_FLAGS
+    "unknown return code\0" // UMQTT_MALFORMED_RETURN_CODE
+    "wrong session present\0" // UMQTT_MALFORMED_SESSION_PRESENT
+    "empty topic, or one with a wildcard\0" // UMQTT_MALFORMED_TOPIC
+    "text that is not UTF-8\0" // UMQTT_MALFORMED_UTF8
+    ""; // UMQTT_MALFORMED_TOO_LONG
+
+// For UMQTT_WHAT_REFUSED: table 3.1, from 1 on.
+static const char refused[] =
+    "\0"
+    "unacceptable protocol version\0"
+    "client identifier rejected\0"
+    "server unavailable\0"
+    "bad user name or password\0"
+    "not authorized";
+
+// The text with this number, counted from 0.
+static const char *text_of(const char *texts, int number) {
+    while (number-- > 0) {
+        texts += strlen(texts) + 1;
+    }
+    return texts;
+}
+
 static int outcome_errno(umqtt_outcome_t outcome) {
-    int error = outcome.what < MP_ARRAY_SIZE(failures) ? failures[outcome.what].error : 0;
+    int error = outcome.what < MP_ARRAY_SIZE(errors) ? errors[outcome.what] : 0;
     return error != 0 ? error : outcome.detail;
 }
 
@@ -156,12 +169,12 @@ void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const
     if (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_UNREACHABLE) {
         mp_print_str(print, tls ? "TLS handshake" : "TCP connection");
     }
-    const char *text = failures[outcome.what].text;
-    mp_printf(print, text != NULL ? text : failures[UMQTT_WHAT_IO].text, (int)outcome.detail);
+    const char *text = text_of(failures, outcome.what);
+    mp_printf(print, text[0] != 0 ? text : text_of(failures, UMQTT_WHAT_IO), (int)outcome.detail);
     if (outcome.what == UMQTT_WHAT_MALFORMED) {
-        mp_print_str(print, malformed_text(outcome.detail));
+        mp_print_str(print, text_of(malformed, outcome.detail));
     } else if (outcome.what == UMQTT_WHAT_REFUSED) {
-        mp_print_str(print, refused_text(outcome.detail));
+        mp_print_str(print, text_of(refused, outcome.detail));
     }
 }
 
