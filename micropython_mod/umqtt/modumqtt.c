@@ -23,6 +23,15 @@ static umqtt_core_t *core_of(mp_obj_t self_in) {
     return self->core;
 }
 
+// The end of most methods: leaves the engine, and raises what the call came to, if it failed.
+static mp_obj_t finish(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
+    umqtt_leave(frame);
+    if (outcome->what != UMQTT_WHAT_DONE) {
+        umqtt_raise(frame, outcome);
+    }
+    return mp_const_none;
+}
+
 /******************************************************************************/
 // Arguments
 
@@ -360,7 +369,7 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     #endif
     umqtt_leave(&frame);
     if (outcome.what != UMQTT_WHAT_DONE) {
-        umqtt_raise_connect(outcome, &frame);
+        umqtt_raise_connect(&frame, &outcome);
     }
     return MP_OBJ_NEW_SMALL_INT(0);
 }
@@ -398,7 +407,8 @@ static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient___del___obj, mqttclient___del__);
 static mp_obj_t mqttclient_ping(mp_obj_t self_in) {
     umqtt_frame_t frame;
     umqtt_enter(&frame, core_of(self_in));
-    return umqtt_finish(&frame, umqtt_ping(&frame.call));
+    umqtt_outcome_t outcome = umqtt_ping(&frame.call);
+    return finish(&frame, &outcome);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_ping_obj, mqttclient_ping);
 
@@ -437,7 +447,7 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
         umqtt_settle(topic.data);
         umqtt_settle(msg.data);
     }
-    umqtt_finish(&frame, outcome);
+    finish(&frame, &outcome);
     return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_publish_obj, 1, mqttclient_publish);
@@ -458,7 +468,7 @@ static mp_obj_t change_subscription(size_t n_args, const mp_obj_t *pos_args, mp_
     umqtt_enter(&frame, core_of(pos_args[0]));
     umqtt_outcome_t outcome = subscribe ? umqtt_subscribe(&frame.call, filter, qos) : umqtt_unsubscribe(&frame.call, filter);
     umqtt_settle(filter.data);
-    return umqtt_finish(&frame, outcome);
+    return finish(&frame, &outcome);
 }
 
 static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
@@ -527,7 +537,7 @@ static mp_obj_t receive(mp_obj_t self_in, bool wait) {
         outcome = handle_next(&frame, wait);
         rest -= SHORTEST_HEADER + outcome.detail;
     } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
-    return umqtt_finish(&frame, outcome);
+    return finish(&frame, &outcome);
 }
 
 static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {

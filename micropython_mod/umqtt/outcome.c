@@ -36,7 +36,7 @@ static const char failures[] =
     "connection refused: "; // UMQTT_WHAT_REFUSED
 
 // The errno that tells it best; 0: `detail` is the errno.
-static const uint8_t errors[] = {
+static const uint8_t errors[UMQTT_WHAT_BUSY + 1] = {
     [UMQTT_WHAT_NOT_CONNECTED] = MP_ENOTCONN,
     [UMQTT_WHAT_TIMED_OUT] = MP_ETIMEDOUT,
     [UMQTT_WHAT_NO_MEMORY] = MP_ENOMEM,
@@ -84,9 +84,9 @@ static const char *text_of(const char *texts, int number) {
     return texts;
 }
 
-static int outcome_errno(umqtt_outcome_t outcome) {
-    int error = outcome.what < MP_ARRAY_SIZE(errors) ? errors[outcome.what] : 0;
-    return error != 0 ? error : outcome.detail;
+static int outcome_errno(const umqtt_outcome_t *outcome) {
+    int error = errors[outcome->what];
+    return error != 0 ? error : outcome->detail;
 }
 
 #if UMQTT_TLS
@@ -159,28 +159,28 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
     #endif
 }
 
-void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link) {
+void umqtt_print_outcome(const mp_print_t *print, const umqtt_outcome_t *outcome, const umqtt_link_t *link) {
     bool tls = UMQTT_TLS && link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
-    if (tls && outcome.detail == MP_EPROTO && (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_IO)) {
-        mp_print_str(print, outcome.what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
+    if (tls && outcome->detail == MP_EPROTO && (outcome->what == UMQTT_WHAT_DIAL || outcome->what == UMQTT_WHAT_IO)) {
+        mp_print_str(print, outcome->what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
         print_tls_failure(print, link);
         return;
     }
-    if (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_UNREACHABLE) {
+    if (outcome->what == UMQTT_WHAT_DIAL || outcome->what == UMQTT_WHAT_UNREACHABLE) {
         mp_print_str(print, tls ? "TLS handshake" : "TCP connection");
     }
-    const char *text = text_of(failures, outcome.what);
-    mp_printf(print, text[0] != 0 ? text : text_of(failures, UMQTT_WHAT_IO), (int)outcome.detail);
-    if (outcome.what == UMQTT_WHAT_MALFORMED) {
-        mp_print_str(print, text_of(malformed, outcome.detail));
-    } else if (outcome.what == UMQTT_WHAT_REFUSED) {
-        mp_print_str(print, text_of(refused, outcome.detail));
+    const char *text = text_of(failures, outcome->what);
+    mp_printf(print, text[0] != 0 ? text : text_of(failures, UMQTT_WHAT_IO), (int)outcome->detail);
+    if (outcome->what == UMQTT_WHAT_MALFORMED) {
+        mp_print_str(print, text_of(malformed, outcome->detail));
+    } else if (outcome->what == UMQTT_WHAT_REFUSED) {
+        mp_print_str(print, text_of(refused, outcome->detail));
     }
 }
 
 static MP_NORETURN void raise_with_text(const mp_obj_type_t *type, int code, const vstr_t *text) {
     mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), mp_obj_new_str(text->buf, text->len) };
-    nlr_raise(mp_obj_exception_make_new(type, 2, 0, args));
+    nlr_raise(mp_obj_new_exception_args(type, MP_ARRAY_SIZE(args), args));
 }
 
 MP_NORETURN void umqtt_raise_mqtt(int code, const char *words) {
@@ -190,30 +190,25 @@ MP_NORETURN void umqtt_raise_mqtt(int code, const char *words) {
     raise_with_text(&mp_type_MQTTException, code, &text);
 }
 
-MP_NORETURN void umqtt_raise_connect(umqtt_outcome_t outcome, umqtt_frame_t *frame) {
+MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
     vstr_t text;
     mp_print_t print;
     vstr_init_print(&text, 64, &print);
     const umqtt_settings_t *to = umqtt_settings(&frame->call);
     mp_printf(&print, "%.*s:%u: ", (int)to->server.len, (const char *)to->server.data, (unsigned)to->port);
     umqtt_print_outcome(&print, outcome, frame->link);
-    int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
-        : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
+    int code = outcome->what == UMQTT_WHAT_REFUSED ? outcome->detail
+        : outcome->what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
         : -outcome_errno(outcome);
     raise_with_text(&mp_type_MQTTException, code, &text);
 }
 
-mp_obj_t umqtt_finish(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
-    umqtt_leave(frame);
-    switch (outcome.what) {
-        case UMQTT_WHAT_DONE:
-            return mp_const_none;
-        case UMQTT_WHAT_NO_MEMORY:
-            mp_raise_type(&mp_type_MemoryError);
-        case UMQTT_WHAT_SUBSCRIPTION_REFUSED:
-            umqtt_raise_mqtt(128, "server refused the subscription");
-        default:
-            break;
+MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
+    if (outcome->what == UMQTT_WHAT_NO_MEMORY) {
+        mp_raise_type(&mp_type_MemoryError);
+    }
+    if (outcome->what == UMQTT_WHAT_SUBSCRIPTION_REFUSED) {
+        umqtt_raise_mqtt(128, "server refused the subscription");
     }
     int error = outcome_errno(outcome);
     if (error == MP_EPROTO) {

@@ -10,13 +10,13 @@
 extern const mp_obj_type_t mp_type_MQTTException;
 
 // What failed, for exceptions and the error callback. `link`: the connection that it is about, or NULL.
-void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link);
+void umqtt_print_outcome(const mp_print_t *print, const umqtt_outcome_t *outcome, const umqtt_link_t *link);
 
 // Raises MQTTException.
 MP_NORETURN void umqtt_raise_mqtt(int code, const char *text);
 // The same, for what connect() came to.
-MP_NORETURN void umqtt_raise_connect(umqtt_outcome_t outcome, umqtt_frame_t *frame);
-// umqtt_leave() for all other calls: raises what they raise, if they failed; otherwise the answer is None.
-mp_obj_t umqtt_finish(umqtt_frame_t *frame, umqtt_outcome_t outcome);
+MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, const umqtt_outcome_t *outcome);
+// Raises what all other calls raise.
+MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, const umqtt_outcome_t *outcome);
 
 #endif // MICROPY_INCLUDED_UMQTT_OUTCOME_H
