@@ -57,18 +57,24 @@ static umqtt_bytes_t bytes_arg(mp_obj_t arg, qstr name) {
     return bytes_of(arg);
 }
 
-static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name) {
+// What the engine asks of a text.
+typedef struct _rule_t {
+    bool (*check)(umqtt_bytes_t text);
+    const char *problem;
+} rule_t;
+
+static const rule_t utf8 = { umqtt_check_text, "not UTF-8, or a NUL in it" };
+static const rule_t topic_name = { umqtt_check_topic, "empty, not UTF-8, or with a wildcard or a NUL" };
+static const rule_t topic_filter = { umqtt_check_filter, "empty, not UTF-8, or with a misplaced wildcard or a NUL" };
+
+// `rule` NULL: any bytes.
+static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name, const rule_t *rule) {
     umqtt_bytes_t text = bytes_arg(arg, name);
     if (text.len > MAX_TEXT) {
         raise_value(name, "longer than 65535 bytes");
     }
-    return text;
-}
-
-static umqtt_bytes_t utf8_arg(mp_obj_t arg, qstr name) {
-    umqtt_bytes_t text = text_arg(arg, name);
-    if (!umqtt_check_text(text)) {
-        raise_value(name, "not UTF-8, or a NUL in it");
+    if (rule != NULL && !rule->check(text)) {
+        raise_value(name, rule->problem);
     }
     return text;
 }
@@ -76,22 +82,6 @@ static umqtt_bytes_t utf8_arg(mp_obj_t arg, qstr name) {
 // None and empty both mean absent.
 static mp_obj_t none_to_empty(mp_obj_t arg) {
     return arg == mp_const_none ? MP_OBJ_NEW_QSTR(MP_QSTR_) : arg;
-}
-
-static umqtt_bytes_t topic_arg(mp_obj_t arg) {
-    umqtt_bytes_t topic = text_arg(arg, MP_QSTR_topic);
-    if (!umqtt_check_topic(topic)) {
-        raise_value(MP_QSTR_topic, "empty, not UTF-8, or with a wildcard or a NUL");
-    }
-    return topic;
-}
-
-static umqtt_bytes_t filter_arg(mp_obj_t arg) {
-    umqtt_bytes_t filter = text_arg(arg, MP_QSTR_topic);
-    if (!umqtt_check_filter(filter)) {
-        raise_value(MP_QSTR_topic, "empty, not UTF-8, or with a misplaced wildcard or a NUL");
-    }
-    return filter;
 }
 
 // A copy, so that the script may change the original.
@@ -210,7 +200,7 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
     #if UMQTT_TLS
     umqtt_bytes_t hostname = server;
     if (tls.hostname != mp_const_none) {
-        hostname = utf8_arg(tls.hostname, MP_QSTR_server_hostname);
+        hostname = text_arg(tls.hostname, MP_QSTR_server_hostname, &utf8);
         if (umqtt_is_address(hostname)) {
             raise_value(MP_QSTR_server_hostname, "a name expected, not an address");
         }
@@ -271,10 +261,10 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     mp_arg_parse_all_kw_array(n_args, n_kw, all_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
 
     umqtt_settings_t settings = {
-        .client_id = utf8_arg(args[ARG_client_id].u_obj, MP_QSTR_client_id),
-        .server = utf8_arg(args[ARG_server].u_obj, MP_QSTR_server),
-        .user = utf8_arg(none_to_empty(args[ARG_user].u_obj), MP_QSTR_user),
-        .password = text_arg(none_to_empty(args[ARG_password].u_obj), MP_QSTR_password),
+        .client_id = text_arg(args[ARG_client_id].u_obj, MP_QSTR_client_id, &utf8),
+        .server = text_arg(args[ARG_server].u_obj, MP_QSTR_server, &utf8),
+        .user = text_arg(none_to_empty(args[ARG_user].u_obj), MP_QSTR_user, &utf8),
+        .password = text_arg(none_to_empty(args[ARG_password].u_obj), MP_QSTR_password, NULL),
         .port = int_arg(args[ARG_port].u_obj, MP_QSTR_port, 0, 65535),
         .keepalive = int_arg(args[ARG_keepalive].u_obj, MP_QSTR_keepalive, 0, 65535),
         .ping_max = int_arg(args[ARG_pingmaxnum].u_obj, MP_QSTR_pingmaxnum, 0, 255),
@@ -330,7 +320,7 @@ static const mp_arg_t message_args[] = {
 static mp_obj_t mqttclient_set_last_will(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
     mp_arg_val_t args[MESSAGE_wait];
     mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(args), message_args, args);
-    umqtt_bytes_t topic = topic_arg(args[MESSAGE_topic].u_obj);
+    umqtt_bytes_t topic = text_arg(args[MESSAGE_topic].u_obj, MP_QSTR_topic, &topic_name);
     int qos = int_arg(args[MESSAGE_qos].u_obj, MP_QSTR_qos, 0, 2);
     bool retain = mp_obj_is_true(args[MESSAGE_retain].u_obj);
     bool fixed = true;
@@ -419,7 +409,7 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
     if (parsed) {
         mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(args), message_args, args);
     }
-    umqtt_bytes_t topic = topic_arg(parsed ? args[MESSAGE_topic].u_obj : pos_args[1]);
+    umqtt_bytes_t topic = text_arg(parsed ? args[MESSAGE_topic].u_obj : pos_args[1], MP_QSTR_topic, &topic_name);
     int qos = 0;
     bool retain = false, wait = true;
     if (parsed) {
@@ -462,7 +452,7 @@ static mp_obj_t change_subscription(size_t n_args, const mp_obj_t *pos_args, mp_
     mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
     size_t n = subscribe ? MP_ARRAY_SIZE(allowed_args) : ARG_qos;
     mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, n, allowed_args, args);
-    umqtt_bytes_t filter = filter_arg(args[ARG_topic].u_obj);
+    umqtt_bytes_t filter = text_arg(args[ARG_topic].u_obj, MP_QSTR_topic, &topic_filter);
     int qos = subscribe ? int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2) : 0;
     umqtt_frame_t frame;
     umqtt_enter(&frame, core_of(pos_args[0]));
