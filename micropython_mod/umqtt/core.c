@@ -223,7 +223,7 @@ static __attribute__((noinline)) void report(umqtt_frame_t *frame, const umqtt_o
         }
         nlr_pop();
     } else {
-        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
+        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val), 0);
     }
 }
 

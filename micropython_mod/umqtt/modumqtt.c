@@ -485,7 +485,7 @@ static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
         umqtt_block_interrupt(frame);
         nlr_pop();
     } else {
-        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
+        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val), 0);
     }
     core->running_thread = NULL;
     core->running = MP_OBJ_NULL;
@@ -496,7 +496,7 @@ static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait) {
     for (;;) {
         umqtt_outcome_t outcome = umqtt_receive(&frame->call, wait);
         if (outcome.what == UMQTT_WHAT_SKIPPED) {
-            umqtt_report_skipped(frame, outcome.detail);
+            umqtt_report(frame, MP_OBJ_NULL, outcome.detail);
             continue;
         }
         if (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0) {

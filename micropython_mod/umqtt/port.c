@@ -170,34 +170,21 @@ int umqtt_caught(umqtt_frame_t *frame, void *value) {
     return MP_EIO;
 }
 
-// Runs `print` so that nothing it may raise goes any further than the frame.
-static void print_guarded(umqtt_frame_t *frame, void (*print)(void *), void *arg) {
+void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception, int32_t skipped) {
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        print(arg);
+        if (exception == MP_OBJ_NULL) {
+            mp_printf(&mp_plat_print, "umqtt: skipped a message of %d bytes: too large for the heap\n", (int)skipped);
+        } else {
+            umqtt_caught(frame, MP_OBJ_TO_PTR(exception));
+            if (frame->exception == MP_OBJ_NULL) {
+                mp_obj_print_exception(&mp_plat_print, exception);
+            }
+        }
         nlr_pop();
     } else {
         umqtt_caught(frame, nlr.ret_val);
     }
-}
-
-static void print_exception(void *exception) {
-    mp_obj_print_exception(&mp_plat_print, MP_OBJ_FROM_PTR(exception));
-}
-
-static void print_skipped(void *size) {
-    mp_printf(&mp_plat_print, "umqtt: skipped a message of %d bytes: too large for the heap\n", (int)*(int32_t *)size);
-}
-
-void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception) {
-    umqtt_caught(frame, MP_OBJ_TO_PTR(exception));
-    if (frame->exception == MP_OBJ_NULL) {
-        print_guarded(frame, print_exception, MP_OBJ_TO_PTR(exception));
-    }
-}
-
-void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size) {
-    print_guarded(frame, print_skipped, &size);
 }
 
 // Puts Ctrl-C off until restore_guard().

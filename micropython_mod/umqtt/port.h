@@ -83,10 +83,8 @@ static inline void umqtt_settle(const void *object) {
 int umqtt_caught(umqtt_frame_t *frame, void *value);
 
 // Prints what a callback raised, with its traceback; what is meant to end the script is kept for
-// umqtt_leave().
-void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception);
-// Prints that a message was skipped.
-void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size);
+// umqtt_leave(). MP_OBJ_NULL: prints that a message of so many bytes was skipped.
+void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception, int32_t skipped);
 
 // Something to tell the running thread by.
 static inline void *umqtt_this_thread(void) {
