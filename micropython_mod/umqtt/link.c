@@ -116,27 +116,26 @@ umqtt_link_t *umqtt_link_new(void) {
     return link;
 }
 
+// Calls a method with one argument.
+static void call_method(mp_obj_t object, qstr name, mp_obj_t arg) {
+    mp_obj_t method[3];
+    mp_load_method(object, name, method);
+    method[2] = arg;
+    mp_call_method_n_kw(1, 0, method);
+}
+
 void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t address) {
     size_t n;
     mp_obj_t *entry;
     mp_obj_get_array(address, &n, &entry);
     mp_obj_t socket = mp_call_function_n_kw(mp_load_attr(socket_module, MP_QSTR_socket), 3, 0, entry);
     link->socket = socket;
-    mp_obj_t setblocking[3];
-    mp_load_method(socket, MP_QSTR_setblocking, setblocking);
-    setblocking[2] = mp_const_false;
-    mp_call_method_n_kw(1, 0, setblocking);
+    call_method(socket, MP_QSTR_setblocking, mp_const_false);
     umqtt_settle(MP_OBJ_TO_PTR(socket));
 }
 
 void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address) {
-    size_t n;
-    mp_obj_t *entry;
-    mp_obj_get_array(address, &n, &entry);
-    mp_obj_t connect[3];
-    mp_load_method(link->socket, MP_QSTR_connect, connect);
-    connect[2] = entry[n - 1];
-    mp_call_method_n_kw(1, 0, connect);
+    call_method(link->socket, MP_QSTR_connect, mp_obj_subscr(address, MP_OBJ_NEW_SMALL_INT(-1), MP_OBJ_SENTINEL));
 }
 
 /******************************************************************************/
@@ -172,7 +171,7 @@ static int failed(umqtt_link_t *link, int error) {
 }
 
 static bool raised(void *exception, const mp_obj_type_t *type) {
-    return mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(mp_obj_get_type(MP_OBJ_FROM_PTR(exception))), MP_OBJ_FROM_PTR(type));
+    return mp_obj_exception_match(MP_OBJ_FROM_PTR(exception), MP_OBJ_FROM_PTR(type));
 }
 
 static bool has(mp_obj_t object, qstr attribute) {

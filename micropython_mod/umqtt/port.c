@@ -154,16 +154,15 @@ void __wrap_mp_hal_set_interrupt_char(char c) {
 int umqtt_caught(umqtt_frame_t *frame, void *value) {
     umqtt_block_interrupt(frame);
     mp_obj_t exception = MP_OBJ_FROM_PTR(value);
-    const mp_obj_type_t *type = mp_obj_get_type(exception);
-    if (!mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_Exception))) {
+    if (!mp_obj_exception_match(exception, MP_OBJ_FROM_PTR(&mp_type_Exception))) {
         frame->exception = exception;
         return MP_EAGAIN;
     }
-    if (mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_MemoryError))) {
+    if (mp_obj_exception_match(exception, MP_OBJ_FROM_PTR(&mp_type_MemoryError))) {
         return MP_ENOMEM;
     }
     mp_int_t error;
-    if (mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_OSError))
+    if (mp_obj_exception_match(exception, MP_OBJ_FROM_PTR(&mp_type_OSError))
         && mp_obj_get_int_maybe(mp_obj_exception_get_value(exception), &error) && error > 0) {
         return error;
     }
