@@ -429,13 +429,12 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
 #define TICK_MS (10)
 
 static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
-    uint32_t longest = frame->internal && !frame->connecting ? UMQTT_IDLE_TICK_MS : TICK_MS;
+    uint32_t longest = MICROPY_PY_THREAD && frame->internal && !frame->connecting ? UMQTT_IDLE_TICK_MS : TICK_MS;
     uint32_t tick = MIN(frame->tick, longest);
     // An answer comes soon, or late.
     frame->tick = MIN(2 * tick, longest);
-    if (timeout >= 0 && (uint32_t)timeout < tick) {
-        tick = timeout;
-    }
+    // A negative timeout, for ever, is longer than any.
+    tick = MIN(tick, (uint32_t)timeout);
     if (tick > 0 && (events == 0 || stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
         #if MICROPY_PY_THREAD
         mp_hal_delay_ms(tick);
