@@ -43,6 +43,10 @@ static MP_NORETURN void raise_value(qstr name, const char *problem) {
     mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: %s"), name, problem);
 }
 
+static inline bool is_text(mp_obj_t object) {
+    return mp_obj_is_str_or_bytes(object);
+}
+
 // What is in a str or bytes object. The engine may hold on to it: it begins a block of the heap, which the collector finds
 // without the object, or lies outside of the heap.
 static umqtt_bytes_t bytes_of(mp_obj_t object) {
@@ -51,7 +55,7 @@ static umqtt_bytes_t bytes_of(mp_obj_t object) {
 }
 
 static umqtt_bytes_t bytes_arg(mp_obj_t arg, qstr name) {
-    if (!mp_obj_is_str_or_bytes(arg)) {
+    if (!is_text(arg)) {
         raise_type(name, "str or bytes");
     }
     return bytes_of(arg);
@@ -94,7 +98,7 @@ static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
     umqtt_bytes_t msg;
     mp_buffer_info_t buffer;
     bool copy = *fixed;
-    *fixed = mp_obj_is_str_or_bytes(arg);
+    *fixed = is_text(arg);
     if (*fixed) {
         msg = bytes_of(arg);
     } else if (mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
@@ -161,7 +165,7 @@ static void check_ssl_params(mp_obj_t params) {
 // What `ssl` and `ssl_params` ask for.
 static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server) {
     umqtt_tls_t tls = { .hostname = mp_const_none, .cert = mp_const_none, .key = mp_const_none };
-    if (params != mp_const_none && !mp_obj_is_type(params, &mp_type_dict) && !mp_obj_is_str_or_bytes(params)) {
+    if (params != mp_const_none && !mp_obj_is_type(params, &mp_type_dict) && !is_text(params)) {
         raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
     }
     #if UMQTT_TLS
