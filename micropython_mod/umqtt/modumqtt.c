@@ -476,7 +476,7 @@ static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, 
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_unsubscribe_obj, 1, mqttclient_unsubscribe);
 
 // Calls back. What the callback raises is printed, unless it is meant to end the script.
-static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
+static void deliver(umqtt_frame_t *frame, const umqtt_message_t *message) {
     umqtt_core_t *core = frame->core;
     core->running = umqtt_client(core)->callback;
     core->running_thread = umqtt_this_thread();
@@ -484,7 +484,7 @@ static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
     if (nlr_push(&nlr) == 0) {
         umqtt_allow_interrupt(frame);
         if (core->running != mp_const_none) {
-            mp_call_function_2(core->running, topic, payload);
+            mp_call_function_2(core->running, MP_OBJ_FROM_PTR(message->topic), MP_OBJ_FROM_PTR(message->payload));
         }
         umqtt_block_interrupt(frame);
         nlr_pop();
@@ -493,23 +493,6 @@ static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
     }
     core->running_thread = NULL;
     core->running = MP_OBJ_NULL;
-}
-
-// Receives and handles the next message; the answer is that of umqtt_receive().
-static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait) {
-    for (;;) {
-        umqtt_outcome_t outcome = umqtt_receive(&frame->call, wait);
-        if (outcome.what == UMQTT_WHAT_SKIPPED) {
-            umqtt_report(frame, MP_OBJ_NULL, outcome.detail);
-            continue;
-        }
-        if (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0) {
-            umqtt_message_t *message = umqtt_first_message(&frame->call);
-            deliver(frame, MP_OBJ_FROM_PTR(message->topic), MP_OBJ_FROM_PTR(message->payload));
-            umqtt_handled(&frame->call);
-        }
-        return outcome;
-    }
 }
 
 // check_msg(), which handles what there is, or wait_msg().
@@ -528,9 +511,16 @@ static mp_obj_t receive(mp_obj_t self_in, bool wait) {
     enum { SHORTEST_HEADER = 2 };
     int32_t rest = wait ? 0 : umqtt_receive_buffer();
     do {
-        outcome = handle_next(&frame, wait);
+        while ((outcome = umqtt_receive(&frame.call, wait)).what == UMQTT_WHAT_SKIPPED) {
+            umqtt_report(&frame, MP_OBJ_NULL, outcome.detail);
+        }
+        if (outcome.what != UMQTT_WHAT_DONE || outcome.detail == 0) {
+            break;
+        }
+        deliver(&frame, umqtt_first_message(&frame.call));
+        umqtt_handled(&frame.call);
         rest -= SHORTEST_HEADER + outcome.detail;
-    } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
+    } while (rest > 0 && frame.exception == MP_OBJ_NULL);
     return finish(&frame, &outcome);
 }
 
