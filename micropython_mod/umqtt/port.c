@@ -727,50 +727,48 @@ void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
 /******************************************************************************/
 // Memory
 
-// A bytes object to be filled in.
-static mp_obj_t new_bytes(size_t len, uint8_t **data) {
-    if (len == 0) {
-        // Of no length, but not NULL.
-        *data = (uint8_t *)mp_const_empty_bytes_obj.data;
-        return mp_const_empty_bytes;
+// A bytes object to be filled in; NULL: there is no memory.
+static mp_obj_str_t *new_bytes(size_t len) {
+    // Data of no length are not NULL either.
+    mp_obj_str_t *bytes = len == 0 ? (mp_obj_str_t *)&mp_const_empty_bytes_obj : m_new_obj_maybe(mp_obj_str_t);
+    if (len == 0 || bytes == NULL) {
+        return bytes;
     }
-    mp_obj_str_t *bytes = m_new_obj_maybe(mp_obj_str_t);
-    byte *content = len + 1 == 0 || bytes == NULL ? NULL : m_new_maybe(byte, len + 1);
+    byte *content = len + 1 == 0 ? NULL : m_new_maybe(byte, len + 1);
     if (content == NULL) {
-        return MP_OBJ_NULL;
+        return NULL;
     }
     content[len] = 0;
     bytes->base.type = &mp_type_bytes;
     bytes->hash = 0;
     bytes->len = len;
     bytes->data = content;
-    *data = content;
-    return MP_OBJ_FROM_PTR(bytes);
+    return bytes;
 }
 
 umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic_len, size_t payload_len) {
     umqtt_core_t *core = owner;
     umqtt_message_t *message = core->message_used ? m_new_obj_maybe(umqtt_message_t) : &core->message;
-    if (message == NULL) {
+    mp_obj_str_t *topic = message == NULL ? NULL : new_bytes(topic_len);
+    mp_obj_str_t *payload = topic == NULL ? NULL : new_bytes(payload_len);
+    if (payload == NULL) {
         return NULL;
     }
-    uint8_t *topic_data, *payload_data;
-    mp_obj_t topic = new_bytes(topic_len, &topic_data);
-    mp_obj_t payload = topic == MP_OBJ_NULL ? MP_OBJ_NULL : new_bytes(payload_len, &payload_data);
-    if (payload == MP_OBJ_NULL) {
-        return NULL;
-    }
-    *message = (umqtt_message_t) {
-        .topic = MP_OBJ_TO_PTR(topic), .topic_data = topic_data, .topic_len = topic_len,
-        .payload = MP_OBJ_TO_PTR(payload), .payload_data = payload_data, .payload_len = payload_len,
-    };
-    if (message == &core->message) {
-        core->message_used = true;
-    }
+    memset(message, 0, sizeof(*message));
+    message->topic = topic;
+    message->topic_data = (uint8_t *)topic->data;
+    message->topic_len = topic_len;
+    message->payload = payload;
+    message->payload_data = (uint8_t *)payload->data;
+    message->payload_len = payload_len;
+    // It is anyway, if the message has a block of its own.
+    core->message_used = true;
     *link = message;
-    volatile mp_obj_t on_the_stack[] = { topic, payload };
+    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
+    void *volatile on_the_stack[] = { topic, payload };
     umqtt_settle(message);
     (void)on_the_stack[0];
+    #endif
     return message;
 }
 
