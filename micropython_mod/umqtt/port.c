@@ -707,21 +707,26 @@ ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t
     return -caught_tls(frame, link, nlr.ret_val);
 }
 
-void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
-    umqtt_link_t *link = socket;
-    mp_obj_t streams[] = { link->tls, link->socket };
-    for (size_t i = 0; i < MP_ARRAY_SIZE(streams); i++) {
-        nlr_buf_t nlr;
-        if (streams[i] == MP_OBJ_NULL) {
-            continue;
-        }
-        if (nlr_push(&nlr) == 0) {
-            stream_ioctl(streams[i], MP_STREAM_CLOSE, 0);
-            nlr_pop();
-        } else {
-            umqtt_caught(umqtt_frame_of(call), nlr.ret_val);
-        }
+static void close_stream(umqtt_frame_t *frame, mp_obj_t stream) {
+    if (stream == MP_OBJ_NULL) {
+        return;
     }
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        stream_ioctl(stream, MP_STREAM_CLOSE, 0);
+        nlr_pop();
+    } else {
+        umqtt_caught(frame, nlr.ret_val);
+    }
+}
+
+void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
+    umqtt_frame_t *frame = umqtt_frame_of(call);
+    umqtt_link_t *link = socket;
+    #if UMQTT_TLS
+    close_stream(frame, link->tls);
+    #endif
+    close_stream(frame, link->socket);
 }
 
 /******************************************************************************/
