@@ -471,17 +471,6 @@ bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, 
 /******************************************************************************/
 // Connections
 
-// It is imported once, by the script's first connect(): an import may look through the file system, with more stack than
-// all the rest.
-static mp_obj_t socket_module(umqtt_core_t *core) {
-    if (core->socket_module == MP_OBJ_NULL) {
-        mp_obj_t module = mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
-        core->socket_module = module;
-        umqtt_settle(MP_OBJ_TO_PTR(module));
-    }
-    return core->socket_module;
-}
-
 bool umqtt_is_address(umqtt_bytes_t host) {
     bool dotted = true;
     for (size_t i = 0; i < host.len; i++) {
@@ -503,7 +492,14 @@ int32_t umqtt_port_resolve(umqtt_call_t *call) {
     const umqtt_settings_t *to = umqtt_settings(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        mp_obj_t module = socket_module(frame->core);
+        mp_obj_t module = frame->core->socket_module;
+        if (module == MP_OBJ_NULL) {
+            // Once, by the script's first connect(): an import may look through the file system, with more stack than all
+            // the rest.
+            module = mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
+            frame->core->socket_module = module;
+            umqtt_settle(MP_OBJ_TO_PTR(module));
+        }
         mp_obj_t args[] = {
             mp_obj_new_str((const char *)to->server.data, to->server.len),
             MP_OBJ_NEW_SMALL_INT(to->port),
@@ -530,7 +526,7 @@ umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         frame->link = umqtt_link_new();
-        umqtt_link_open(frame->link, socket_module(frame->core), *address_of(frame));
+        umqtt_link_open(frame->link, frame->core->socket_module, *address_of(frame));
         nlr_pop();
         #if UMQTT_LINUX
         // For the pieces of a handshake.
