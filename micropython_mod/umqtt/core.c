@@ -212,11 +212,7 @@ static __attribute__((noinline)) void report(umqtt_frame_t *frame, const umqtt_o
         umqtt_settle(client);
         mp_obj_t callback = core->dropped ? mp_const_none : client->error_callback;
         if (callback != mp_const_none) {
-            vstr_t text;
-            mp_print_t print;
-            vstr_init_print(&text, 48, &print);
-            umqtt_print_outcome(&print, outcome, core->link);
-            mp_obj_t message = mp_obj_new_str(text.buf, text.len);
+            mp_obj_t message = umqtt_describe(outcome, core->link, NULL);
             umqtt_allow_interrupt(frame);
             mp_call_function_1(callback, message);
             umqtt_block_interrupt(frame);

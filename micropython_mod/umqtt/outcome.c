@@ -159,7 +159,7 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
     #endif
 }
 
-void umqtt_print_outcome(const mp_print_t *print, const umqtt_outcome_t *outcome, const umqtt_link_t *link) {
+static void print_outcome(const mp_print_t *print, const umqtt_outcome_t *outcome, const umqtt_link_t *link) {
     bool tls = UMQTT_TLS && link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
     if (tls && outcome->detail == MP_EPROTO && (outcome->what == UMQTT_WHAT_DIAL || outcome->what == UMQTT_WHAT_IO)) {
         mp_print_str(print, outcome->what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
@@ -178,29 +178,33 @@ void umqtt_print_outcome(const mp_print_t *print, const umqtt_outcome_t *outcome
     }
 }
 
-static MP_NORETURN void raise_with_text(const mp_obj_type_t *type, int code, const vstr_t *text) {
-    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), mp_obj_new_str(text->buf, text->len) };
-    nlr_raise(mp_obj_new_exception_args(type, MP_ARRAY_SIZE(args), args));
-}
-
-MP_NORETURN void umqtt_raise_mqtt(int code, const char *words) {
-    vstr_t text;
-    vstr_init(&text, 64);
-    vstr_add_str(&text, words);
-    raise_with_text(&mp_type_MQTTException, code, &text);
-}
-
-MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
+mp_obj_t umqtt_describe(const umqtt_outcome_t *outcome, const umqtt_link_t *link, const umqtt_settings_t *server) {
     vstr_t text;
     mp_print_t print;
     vstr_init_print(&text, 64, &print);
-    const umqtt_settings_t *to = umqtt_settings(&frame->call);
-    mp_printf(&print, "%.*s:%u: ", (int)to->server.len, (const char *)to->server.data, (unsigned)to->port);
-    umqtt_print_outcome(&print, outcome, frame->link);
+    if (server != NULL) {
+        umqtt_bytes_t name = server->server;
+        mp_printf(&print, "%.*s:%u: ", (int)name.len, (const char *)name.data, (unsigned)server->port);
+    }
+    print_outcome(&print, outcome, link);
+    return mp_obj_new_str(text.buf, text.len);
+}
+
+static MP_NORETURN void raise_with_text(const mp_obj_type_t *type, int code, mp_obj_t text) {
+    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), text };
+    nlr_raise(mp_obj_new_exception_args(type, MP_ARRAY_SIZE(args), args));
+}
+
+MP_NORETURN void umqtt_raise_mqtt(int code, const char *text) {
+    raise_with_text(&mp_type_MQTTException, code, mp_obj_new_str(text, strlen(text)));
+}
+
+MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
     int code = outcome->what == UMQTT_WHAT_REFUSED ? outcome->detail
         : outcome->what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
         : -outcome_errno(outcome);
-    raise_with_text(&mp_type_MQTTException, code, &text);
+    mp_obj_t text = umqtt_describe(outcome, frame->link, umqtt_settings(&frame->call));
+    raise_with_text(&mp_type_MQTTException, code, text);
 }
 
 MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
@@ -213,11 +217,7 @@ MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, const umqtt_outcome_t *outcom
     int error = outcome_errno(outcome);
     if (error == MP_EPROTO) {
         // The number alone would not say much.
-        vstr_t text;
-        mp_print_t print;
-        vstr_init_print(&text, 64, &print);
-        umqtt_print_outcome(&print, outcome, frame->core->link);
-        raise_with_text(&mp_type_OSError, error, &text);
+        raise_with_text(&mp_type_OSError, error, umqtt_describe(outcome, frame->core->link, NULL));
     }
     mp_raise_OSError(error);
 }

@@ -2,15 +2,16 @@
 #ifndef MICROPY_INCLUDED_UMQTT_OUTCOME_H
 #define MICROPY_INCLUDED_UMQTT_OUTCOME_H
 
-#include "py/mpprint.h"
+#include "py/obj.h"
 #include "link.h"
 #include "port.h"
 #include "umqtt.h"
 
 extern const mp_obj_type_t mp_type_MQTTException;
 
-// What failed, for exceptions and the error callback. `link`: the connection that it is about, or NULL.
-void umqtt_print_outcome(const mp_print_t *print, const umqtt_outcome_t *outcome, const umqtt_link_t *link);
+// What failed, for exceptions and the error callback. `link`: the connection that it is about, or NULL; `server`: whose
+// server is named before, or NULL.
+mp_obj_t umqtt_describe(const umqtt_outcome_t *outcome, const umqtt_link_t *link, const umqtt_settings_t *server);
 
 // Raises MQTTException.
 MP_NORETURN void umqtt_raise_mqtt(int code, const char *text);
