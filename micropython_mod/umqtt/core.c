@@ -33,7 +33,7 @@ bool umqtt_memory_may_come(int times) {
     return false;
 }
 
-umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings, const umqtt_tls_t *tls) {
+umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings) {
     size_t size = sizeof(umqtt_core_t) + umqtt_size();
     umqtt_core_t *core = m_malloc_maybe(size);
     for (int i = 0; core == NULL && umqtt_memory_may_come(i); i++) {
@@ -45,7 +45,6 @@ umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *set
     memset(core, 0, size);
     core->base.type = &mp_type_object;
     core->not_client = ~(uintptr_t)client;
-    core->tls = *tls;
     #if MICROPY_PY_THREAD
     mp_thread_mutex_init(&core->lock);
     mp_thread_mutex_init(&core->queue_lock);

@@ -95,7 +95,8 @@ static inline umqtt_client_t *umqtt_client(const umqtt_core_t *core) {
     return (umqtt_client_t *)~core->not_client;
 }
 
-umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings, const umqtt_tls_t *tls);
+// `tls` is not filled in.
+umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings);
 // The Python object is collected.
 void umqtt_core_drop(umqtt_core_t *core);
 

@@ -291,7 +291,10 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     self->core = NULL;
     self->callback = mp_const_none;
     self->error_callback = mp_const_none;
-    self->core = umqtt_core_new(self, &settings, &tls);
+    self->core = umqtt_core_new(self, &settings);
+    #if UMQTT_TLS
+    self->core->tls = tls;
+    #endif
     return MP_OBJ_FROM_PTR(self);
 }
 
