@@ -465,7 +465,8 @@ bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, 
     } else {
         umqtt_caught(frame, nlr.ret_val);
     }
-    return frame->exception != MP_OBJ_NULL || frame->core->dropped;
+    // Whether the core is dropped by now, the next wait sees.
+    return frame->exception != MP_OBJ_NULL;
 }
 
 /******************************************************************************/
@@ -539,11 +540,11 @@ umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
 }
 
 static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
-    volatile bool writable = false;
+    volatile int events = 0;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         #if !UMQTT_LINUX
-        writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) == MP_STREAM_POLL_WR;
+        events = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR);
         #endif
         umqtt_link_connect(link, *address_of(frame));
         nlr_pop();
@@ -557,7 +558,7 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
             return MP_EAGAIN;
         case MP_EALREADY:
             // lwIP says this also of a connection that is made, and whose other end has closed since.
-            return writable ? 0 : MP_EAGAIN;
+            return events == MP_STREAM_POLL_WR ? 0 : MP_EAGAIN;
         #if !UMQTT_LINUX
         case MP_EBADF: {
             // lwIP has let go of an attempt that failed; a read still tells why.
