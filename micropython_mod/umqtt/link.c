@@ -286,7 +286,7 @@ static mp_obj_t wrap(umqtt_link_t *link, const umqtt_tls_t *tls) {
     return mp_call_method_n_kw(1, (kw - &args[3]) / 2, args);
 }
 
-// TLS 1.0 has long been given up as unsafe; and its records, of which mbedTLS makes two a call, would break tls_send().
+// TLS 1.0 has long been given up as unsafe; and its records, of which mbedTLS makes two a call, would break umqtt_tls_send().
 static void refuse_old(mp_obj_t stream) {
     mp_obj_t cipher[2];
     mp_load_method_maybe(stream, MP_QSTR_cipher, cipher);
@@ -325,7 +325,7 @@ int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
 // record, and the rest when it has taken all of it: nobody gives up what has been encrypted, and a slow peer is no dead one.
 // How much went into the record, the module says only then. Should it be off by then, as a read may send it off, the module
 // is not asked again: it would encrypt the same data once more.
-static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+mp_int_t umqtt_tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
     enum { SMALLEST = 64 }; // What a record may be limited to at worst: RFC 8449, 4.
     size_t given = link->held;
     if (given > 0) {
@@ -381,7 +381,7 @@ static bool is_empty(const umqtt_link_t *link) {
 
 // Reads record after record, for no wait for the socket tells of data that the TLS module has. Nor of an end, or a failure,
 // that it has met behind them, and maybe says only once: then the next wait is for what there is always.
-static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     enum { AT_ONCE = MP_STREAM_POLL_RD | MP_STREAM_POLL_WR };
     volatile size_t done = 0;
     nlr_buf_t nlr;
@@ -430,29 +430,3 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     return not_now(error) ? -MP_EAGAIN : -failed(link, error);
 }
 #endif
-
-/******************************************************************************/
-// Sending and receiving
-
-mp_int_t umqtt_link_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
-    #if UMQTT_TLS
-    if (link->tls != MP_OBJ_NULL) {
-        return tls_send(link, data, len);
-    }
-    #endif
-    int error = MP_EIO;
-    mp_uint_t n = mp_get_stream(link->socket)->write(link->socket, data, len, &error);
-    return n == MP_STREAM_ERROR ? -error : (mp_int_t)n;
-}
-
-mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
-    #if UMQTT_TLS
-    if (link->tls != MP_OBJ_NULL) {
-        return tls_receive(link, data, len);
-    }
-    #endif
-    // Some ports set no error at the end of the stream.
-    int error = 0;
-    mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
-    return n != MP_STREAM_ERROR ? (mp_int_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
-}

@@ -89,10 +89,10 @@ void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t addres
 void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address);
 int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls);
 
-// Sends, or receives, what can be without waiting. The number of bytes, or an error, negated. Receiving fewer bytes than
-// asked for means that there are no more at this moment; none: the peer closed the connection.
-mp_int_t umqtt_link_send(umqtt_link_t *link, const uint8_t *data, size_t len);
-mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len);
+// Sends, or receives, over TLS what can be without waiting. The number of bytes, or an error, negated. Receiving fewer
+// bytes than asked for means that there are no more at this moment; none: the peer closed the connection.
+mp_int_t umqtt_tls_send(umqtt_link_t *link, const uint8_t *data, size_t len);
+mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len);
 
 // The alert that came last, as RFC 8446 numbers them (6); unknown, if it is encrypted; negative: it was no alert that came.
 enum { UMQTT_ALERT_UNKNOWN = 255 };

@@ -661,6 +661,29 @@ int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     return error;
 }
 
+static ptrdiff_t link_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+    #if UMQTT_TLS
+    if (link->tls != MP_OBJ_NULL) {
+        return umqtt_tls_send(link, data, len);
+    }
+    #endif
+    int error = MP_EIO;
+    mp_uint_t n = mp_get_stream(link->socket)->write(link->socket, data, len, &error);
+    return n == MP_STREAM_ERROR ? -error : (ptrdiff_t)n;
+}
+
+static ptrdiff_t link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+    #if UMQTT_TLS
+    if (link->tls != MP_OBJ_NULL) {
+        return umqtt_tls_receive(link, data, len);
+    }
+    #endif
+    // Some ports set no error at the end of the stream.
+    int error = 0;
+    mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
+    return n != MP_STREAM_ERROR ? (ptrdiff_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
+}
+
 ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
     umqtt_link_t *link = socket;
@@ -677,7 +700,7 @@ ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
     #endif
     bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = umqtt_link_send(link, data, len);
+        ptrdiff_t n = link_send(link, data, len);
         nlr_pop();
         unlock_tls(frame, locked, false);
         return n;
@@ -692,7 +715,7 @@ ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t
     nlr_buf_t nlr;
     bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = umqtt_link_receive(link, data, len);
+        ptrdiff_t n = link_receive(link, data, len);
         nlr_pop();
         unlock_tls(frame, locked, false);
         #if UMQTT_LINUX
