@@ -73,11 +73,24 @@ pub trait Port {
     ) -> Result<(), Interrupted>;
 }
 
-/// What a step came to.
-enum Step<E> {
-    Done(Result<Reply, Error<E>>),
-    /// Try again when what kept the client from going on is over, at this moment at the latest.
-    Wait(Stop, Time),
+/// One step of a call: it answers, or says until when to wait for another.
+struct Turn {
+    /// It is the first one.
+    first: bool,
+    /// [`Client::ends`], when that was.
+    ends: u8,
+    /// When that was, or what the call waits for began.
+    since: Time,
+    /// What kept the client from going on, and when to try again even so.
+    stop: Stop,
+    deadline: Time,
+}
+
+impl Turn {
+    fn wait<T>(&mut self, stop: Stop, deadline: Time) -> Option<T> {
+        (self.stop, self.deadline) = (stop, deadline);
+        None
+    }
 }
 
 /// What to wait for.
@@ -89,6 +102,18 @@ pub struct Wait {
     pub writable: bool,
     /// The latest moment; [`Time::FOREVER`] later, if there is none.
     pub until: Time,
+}
+
+impl Wait {
+    /// For the time alone.
+    pub fn until(until: Time) -> Self {
+        let (readable, writable) = (false, false);
+        Wait {
+            readable,
+            writable,
+            until,
+        }
+    }
 }
 
 /// The wait was broken off, by Ctrl-C for one.
@@ -126,7 +151,7 @@ impl<E> From<Fault<E>> for Error<E> {
     }
 }
 
-/// What a call came to. The numbers are remaining lengths (section 2.2.3).
+/// What a call came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// [`publish`]: with QoS 0 written; with QoS 1 and 2 the handshake is complete, or was not to
@@ -137,9 +162,9 @@ pub enum Reply {
     /// [`publish`]: not taken, as many messages are in flight as there can be.
     NoRoom,
     /// [`receive`]: the oldest message in the inbox is to be handled; then comes [`handled`].
-    Message(u32),
+    Message,
     /// [`receive`]: a message was too large for the memory.
-    Skipped(u32),
+    Skipped,
     /// [`receive`]: there is nothing, or the client was disconnected.
     Nothing,
 }
@@ -149,39 +174,50 @@ pub type NetError<P> = <<P as Port>::Stack as TcpClientStack>::Error;
 /// The result of a call.
 pub type CallResult<P, T> = Result<T, Error<NetError<P>>>;
 type ClientOf<P> = Client<<P as Port>::Stack, <P as Port>::Memory>;
-type StepOf<'a, P> =
-    dyn FnMut(&mut ClientOf<P>, &mut <P as Port>::Stack, bool) -> Step<NetError<P>> + 'a;
+type StepOf<'a, P> = dyn FnMut(&mut ClientOf<P>, &mut <P as Port>::Stack, &mut Turn) -> Option<CallResult<P, Reply>>
+    + 'a;
 type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
 
-/// Repeats `step` until it is done. Its last argument says whether it is the first time. One
-/// function for all calls, not one for each.
+/// Repeats `step` until it has an answer. One function for all calls, not one for each.
 fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
-    let mut first = true;
+    let mut turn = Turn {
+        first: true,
+        ends: 0,
+        since: Time(0),
+        stop: Stop::Dry,
+        deadline: Time(0),
+    };
+    let has_thread = port.has_thread();
     let mut reading = false;
+    let mut owed = None;
     loop {
-        let mut service = match port.has_thread() {
+        let mut service = match has_thread {
             true => None,
-            false => Some(assist(port, first)?),
+            false => Some(assist(port, turn.first)?),
         };
         let outcome = port.with(|client, stack| {
             if mem::take(&mut reading) {
                 client.end_reading();
             }
             let was_up = client.status() == Status::Connected;
-            let (stop, deadline) = match step(client, stack, first) {
-                Step::Done(answer) => {
+            if turn.first {
+                (turn.ends, turn.since) = (client.ends(), client.now());
+            }
+            if let Some(answer) = step(client, stack, &mut turn) {
+                if !has_thread {
                     client.leave();
-                    return Err(answer);
+                    owed = client.take_owed();
                 }
-                Step::Wait(stop, deadline) => (stop, deadline),
-            };
+                return Err(answer);
+            }
             if was_up && client.status() != Status::Connected {
                 // What there is to serve is not what it was.
                 service = service.and(Some(client.now()));
             }
             client.will_wait();
-            let wait = client.wait(stop, service.map_or(deadline, |at| deadline.min(at)));
-            reading = wait.readable;
+            let deadline = turn.deadline;
+            let wait = client.wait(turn.stop, service.map_or(deadline, |at| deadline.min(at)));
+            reading = has_thread && wait.readable;
             if reading {
                 client.begin_reading();
             }
@@ -190,9 +226,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
         let wait = match outcome {
             Ok(wait) => wait,
             Err(answer) => {
-                if !port.has_thread()
-                    && let Some(fault) = port.with(|client, _| client.take_owed())
-                {
+                if let Some(fault) = owed {
                     port.report(fault);
                 }
                 return answer;
@@ -204,7 +238,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
             }
             return Err(Error::Interrupted);
         }
-        first = false;
+        turn.first = false;
     }
 }
 
@@ -220,39 +254,40 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
     loop {
         // One look at the clock says what is due, and whether it is: by an earlier one, what is due
         // now is not yet. And who takes the attempt has to go on with it.
-        let due = port.with(|client, _| {
+        let mut dialer = None;
+        let (now, duty) = port.with(|client, stack| {
             if mem::take(&mut first) {
                 client.enter();
             }
             let (now, leisure) = (client.now(), client.leisure());
-            match now.reached(leisure) {
-                true => Ok((now, client.dialer.take())),
-                false => Err(leisure),
-            }
-        });
-        let (now, dialer) = match due {
-            Ok(due) => due,
-            Err(leisure) => return Ok(leisure),
-        };
-        let mut dialer = match dialer {
-            Some(dialer) => dialer,
-            None => match port.with(|client, stack| client.serve(stack)) {
-                Duty::Wait(wait) => return Ok(wait.until),
-                Duty::Again => continue,
-                Duty::Report(fault) => {
-                    port.report(fault);
-                    continue;
+            let duty = if !now.reached(leisure) {
+                Duty::Wait(Wait::until(leisure))
+            } else {
+                dialer = client.dialer.take();
+                match &dialer {
+                    Some(dialer) => Duty::Dial(dialer.epoch),
+                    None => client.serve(stack),
                 }
-                Duty::Dial(epoch) => Dialer::new(epoch),
-            },
+            };
+            (now, duty)
+        });
+        let epoch = match duty {
+            Duty::Wait(wait) => return Ok(wait.until),
+            Duty::Again => continue,
+            Duty::Report(fault) => {
+                port.report(fault);
+                continue;
+            }
+            Duty::Dial(epoch) => epoch,
         };
+        let mut dialer = dialer.unwrap_or(Dialer::new(epoch));
         match dialer.step(port) {
             Ok(true) => {}
             Ok(false) => {
                 port.with(|client, _| client.dialer = Some(dialer));
                 return Ok(now.after(DNS_TICK));
             }
-            Err(error) => service::attempt_failed(port, dialer.epoch, error)?,
+            Err(error) => service::attempt_failed(port, epoch, error)?,
         }
     }
 }
@@ -400,20 +435,20 @@ pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResu
 
 /// CONNECT and CONNACK.
 fn greet<P: Port>(port: &P, epoch: u8) -> CallResult<P, Reply> {
-    repeat(port, &mut |client, stack, first| {
+    repeat(port, &mut |client, stack, turn| {
         if client.epoch() != epoch {
-            return Step::Done(Err(Error::NotConnected));
+            return Some(Err(Error::NotConnected));
         }
-        let stop = client.pump(stack, Appetite::Nothing, !first);
+        let stop = client.pump(stack, Appetite::Nothing, !turn.first);
         let deadline = client.connect_deadline();
-        Step::Done(if client.was_greeted() {
+        Some(if client.was_greeted() {
             Ok(Reply::Done) // another call may have read more than CONNACK
         } else if client.status().is_idle() {
             Err(lost::<P>(client))
         } else if client.now().reached(deadline) {
             Err(Fault::Silent.into())
         } else {
-            return Step::Wait(stop, deadline);
+            return turn.wait(stop, deadline);
         })
     })
 }
@@ -455,55 +490,59 @@ fn publish_at_most_once<P: Port>(
             return Ok(Reply::Done);
         }
     }
-    let mut quiet = None;
-    repeat(port, &mut |client, stack, first| {
+    let mut written = 0;
+    repeat(port, &mut |client, stack, turn| {
         match client.status() {
             Status::Connected => {}
-            Status::Connecting => return Step::Done(Ok(Reply::NotYet)),
-            _ if first && started.is_none() => return Step::Done(Err(Error::NotConnected)),
-            _ => return Step::Done(not_yet::<P>(client, lost::<P>(client))),
+            Status::Connecting => return Some(Ok(Reply::NotYet)),
+            _ if turn.first && started.is_none() => return Some(Err(Error::NotConnected)),
+            _ => return short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
         }
         if !fixed && !client.fits_buffer(message) {
-            return Step::Done(Err(Error::Busy));
+            return Some(Err(Error::Busy));
         }
-        // From here on, or since it took a byte, the socket has taken none.
-        let (written, since) = quiet
-            .filter(|(written, _)| *written == client.written())
-            .unwrap_or((client.written(), client.now()));
-        quiet = Some((written, since));
-        let deadline = since.after(STALL);
+        // Since then the socket has taken nothing.
+        if turn.first || written != client.written() {
+            (written, turn.since) = (client.written(), client.now());
+        }
+        let deadline = turn.since.after(STALL);
         let late = client.now().reached(deadline);
         if late && started.is_none() {
             // In the place of a message that was given up just now, it would wait as long again.
-            return Step::Done(not_yet::<P>(client, Error::TimedOut));
+            return short_of::<P>(client, Reply::NotYet, Error::TimedOut);
         }
-        let stop = client.offer(stack, message, &mut started, !first);
+        let stop = client.offer(stack, message, &mut started, !turn.first);
         if let Some((ticket, link)) = started
             && !client.is_publishing(ticket)
         {
             let same = client.status() == Status::Connected && client.link() == link;
-            return Step::Done(match same {
-                true => Ok(Reply::Done),
-                false => not_yet::<P>(client, lost::<P>(client)),
-            });
+            return match same {
+                true => Some(Ok(Reply::Done)),
+                false => short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
+            };
         }
         if !fixed && started.is_none() {
-            return Step::Done(Err(Error::Busy));
+            return Some(Err(Error::Busy));
         }
-        if late && client.written() == written && client.cancel_publish() {
-            return Step::Done(not_yet::<P>(client, Error::TimedOut));
+        if late && written == client.written() && client.cancel_publish() {
+            return short_of::<P>(client, Reply::NotYet, Error::TimedOut);
         }
-        Step::Wait(stop, deadline)
+        turn.wait(stop, deadline)
     })
 }
 
-/// The message is not sent, or not acknowledged, yet: with reconnection no error.
-fn not_yet<P: Port>(client: &ClientOf<P>, error: Error<NetError<P>>) -> CallResult<P, Reply> {
-    if client.config.reconnect {
-        Ok(Reply::NotYet)
+/// The message did not get as far as it should: with reconnection that is a reply, not an error.
+#[inline(never)]
+fn short_of<P: Port>(
+    client: &ClientOf<P>,
+    reply: Reply,
+    error: Error<NetError<P>>,
+) -> Option<CallResult<P, Reply>> {
+    Some(if client.config.reconnect {
+        Ok(reply)
     } else {
         Err(error)
-    }
+    })
 }
 
 fn publish_in_flight<P: Port>(
@@ -512,53 +551,41 @@ fn publish_in_flight<P: Port>(
     wait: bool,
 ) -> CallResult<P, Reply> {
     let mut taken = None;
-    let mut start = None;
-    repeat(port, &mut |client, stack, first| {
-        let (ends, since) = start.get_or_insert((client.ends(), client.now()));
-        if *ends != client.ends() {
-            return Step::Done(match not_yet::<P>(client, Error::NotConnected) {
-                Ok(_) if taken.is_none() => Ok(Reply::NoRoom),
-                answer => answer,
-            });
+    repeat(port, &mut |client, stack, turn| {
+        if turn.first && client.status().is_idle() {
+            return Some(Err(Error::NotConnected));
         }
-        if first && client.status().is_idle() {
-            return Step::Done(Err(Error::NotConnected));
+        let over = turn.ends != client.ends();
+        let mut stop = Stop::Dry;
+        if !over {
+            let waited = taken.is_none();
+            // Acknowledgements that have come make room.
+            stop = client.offer(stack, message, &mut taken, !turn.first);
+            if waited && taken.is_some() {
+                turn.since = client.now();
+            }
         }
-        let waited = taken.is_none();
-        // Acknowledgements that have come make room.
-        let stop = client.offer(stack, message, &mut taken, !first);
-        if waited && taken.is_some() {
-            *since = client.now();
-        }
-        let deadline = since.after(ANSWER_TIMEOUT);
-        let late = client.now().reached(deadline) || stop == Stop::Full;
-        let stuck = client.now().reached(deadline) && client.wants_write();
-        let status = client.status();
-        let Some((ticket, link)) = taken else {
-            return match status {
-                Status::Connected if wait && !late => Step::Wait(stop, deadline),
-                Status::Connected | Status::Connecting => Step::Done(Ok(Reply::NoRoom)),
-                _ => Step::Done(match not_yet::<P>(client, lost::<P>(client)) {
-                    Ok(_) => Ok(Reply::NoRoom),
-                    error => error,
-                }),
-            };
+        let (reply, same) = match taken {
+            None => (Reply::NoRoom, true),
+            Some((ticket, _)) if !over && !client.session.is_in_flight(ticket) => {
+                return Some(Ok(Reply::Done));
+            }
+            Some((_, link)) => (Reply::NotYet, link == client.link()),
         };
-        Step::Done(if !client.session.is_in_flight(ticket) {
-            Ok(Reply::Done)
-        } else if status.is_idle() {
-            not_yet::<P>(client, lost::<P>(client))
-        } else if status == Status::Connecting || link != client.link() {
-            Ok(Reply::NotYet)
-        } else if !wait {
-            Ok(Reply::Done)
-        } else if stuck {
-            not_yet::<P>(client, Error::TimedOut)
-        } else if late {
-            Ok(Reply::NotYet)
-        } else {
-            return Step::Wait(stop, deadline);
-        })
+        let deadline = turn.since.after(ANSWER_TIMEOUT);
+        let late = client.now().reached(deadline);
+        match client.status() {
+            _ if over => short_of::<P>(client, reply, Error::NotConnected),
+            Status::Connected if same && wait && !late && stop != Stop::Full => {
+                turn.wait(stop, deadline)
+            }
+            Status::Connected if same && !wait && taken.is_some() => Some(Ok(Reply::Done)),
+            Status::Connected if same && late && taken.is_some() && client.wants_write() => {
+                short_of::<P>(client, reply, Error::TimedOut)
+            }
+            status if status.is_idle() => short_of::<P>(client, reply, lost::<P>(client)),
+            _ => Some(Ok(reply)),
+        }
     })
 }
 
@@ -581,48 +608,43 @@ pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply>
 
 fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
     let mut asked = None;
-    let mut start = None;
-    repeat(port, &mut |client, stack, first| {
-        if first {
+    repeat(port, &mut |client, stack, turn| {
+        if turn.first {
             if client.status() != Status::Connected {
-                return Step::Done(Err(Error::NotConnected));
+                return Some(Err(Error::NotConnected));
             }
             asked = client.session.request(kind, filter, qos);
         }
-        let (ends, since) = *start.get_or_insert((client.ends(), client.now()));
-        if ends != client.ends() {
-            return Step::Done(Err(Error::NotConnected));
+        if turn.ends != client.ends() {
+            return Some(Err(Error::NotConnected));
         }
         let Some(ticket) = asked else {
-            return Step::Done(Err(Error::NoMemory));
+            return Some(Err(Error::NoMemory));
         };
-        let deadline = since.after(ANSWER_TIMEOUT);
-        let stop = client.pump(stack, Appetite::Keep, !first);
+        let deadline = turn.since.after(ANSWER_TIMEOUT);
+        let stop = client.pump(stack, Appetite::Keep, !turn.first);
         let answer = client.session.answer(ticket);
-        Step::Done(match answer {
+        Some(match answer {
             _ if client.status().is_idle() => Err(lost::<P>(client)),
             Answer::Done => Ok(Reply::Done),
-            Answer::Refused => {
-                client.session.collect(ticket);
-                Err(Error::SubscriptionRefused)
-            }
+            Answer::Refused => Err(Error::SubscriptionRefused),
             Answer::Pending if client.now().reached(deadline) || stop == Stop::Full => {
                 Err(Error::TimedOut)
             }
-            Answer::Pending => return Step::Wait(stop, deadline),
+            Answer::Pending => return turn.wait(stop, deadline),
         })
     })
 }
 
-/// The next message for the script; with `wait`, blocks until there is one.
+/// The next message for the script; with `wait`, blocks until there is one. `length`: the remaining
+/// length (section 2.2.3) of the packet of a message that came, or was skipped.
 ///
 /// # Errors
 /// [`Error::NotConnected`], or what became of the connection while the call was waiting.
-pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
-    let mut ends = None;
-    repeat(port, &mut |client, stack, first| {
-        if *ends.get_or_insert(client.ends()) != client.ends() {
-            return Step::Done(match client.end() {
+pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P, Reply> {
+    repeat(port, &mut |client, stack, turn| {
+        if turn.ends != client.ends() {
+            return Some(match client.end() {
                 End::Disconnected => Ok(Reply::Nothing),
                 End::Closed => Err(Error::NotConnected),
             });
@@ -634,23 +656,25 @@ pub fn receive<P: Port>(port: &P, wait: bool) -> CallResult<P, Reply> {
             Appetite::Deliver
         };
         let stop = client.pump(stack, appetite, true);
-        if let Some(size) = client.take_skipped() {
-            return Step::Done(Ok(Reply::Skipped(size)));
+        if let Some(skipped) = client.take_skipped() {
+            *length = skipped;
+            return Some(Ok(Reply::Skipped));
         }
         // What arrived before the connection failed is delivered all the same.
         if (!idle || client.fault().is_some())
             && let Some(tag) = client.deliver()
         {
-            return Step::Done(Ok(Reply::Message(tag.size)));
+            *length = tag.size;
+            return Some(Ok(Reply::Message));
         }
-        if idle && first {
-            Step::Done(Err(Error::NotConnected))
+        if idle && turn.first {
+            Some(Err(Error::NotConnected))
         } else if client.status().is_idle() {
-            Step::Done(Err(lost::<P>(client)))
+            Some(Err(lost::<P>(client)))
         } else if wait {
-            Step::Wait(stop, client.now().after(Time::FOREVER))
+            turn.wait(stop, client.now().after(Time::FOREVER))
         } else {
-            Step::Done(Ok(Reply::Nothing))
+            Some(Ok(Reply::Nothing))
         }
     })
 }

@@ -16,7 +16,7 @@ use heapless::Vec;
 use crate::{
     calls::{Dialer, Wait},
     memory::{Inbox, Memory, cost},
-    packet::{Header, Kind, Malformed, PacketId, QoS, Version},
+    packet::{Kind, Malformed, PacketId, QoS, Version},
     service::{CONNECT_TIMEOUT, Service},
     session::{Due, Message, Session, Ticket},
     time::Time,
@@ -276,8 +276,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     /// Bytes of the packet being sent that are in the buffer or further, and its length.
     sent: usize,
     len: usize,
-    outgoing: Outgoing<M::Buffer>,
-    incoming: Incoming<M::Buffer>,
+    outgoing: Outgoing<M::TransmitBuffer>,
+    incoming: Incoming<M::ReceiveBuffer>,
     /// The QoS 0 message of that packet. It stays until the socket has taken all of it.
     at_most_once: Option<(Message<M::Bytes>, Ticket)>,
     service: Service,
@@ -317,8 +317,8 @@ where
         config: Config<M::Bytes>,
         session: Session<M>,
         inbox: M::Inbox,
-        receive_buffer: M::Buffer,
-        transmit_buffer: M::Buffer,
+        receive_buffer: M::ReceiveBuffer,
+        transmit_buffer: M::TransmitBuffer,
     ) -> Self {
         let mut service = Service::default();
         service.seed(config.client_id.as_ref());
@@ -573,8 +573,7 @@ where
     /// `disconnect`: sends DISCONNECT if the socket takes it at once, and lets everything go.
     pub fn disconnect(&mut self, stack: &mut S) {
         if self.phase == Phase::Up && self.flush(stack).is_ok() && !self.wants_write() {
-            let header = Header::new(Kind::Disconnect, 0);
-            self.outgoing.append(0, self.now, |out| header.emit(out));
+            self.start(Kind::Disconnect, None);
             let _ = self.flush(stack);
             self.drain(stack);
         }
@@ -583,8 +582,9 @@ where
         self.service.forget_delays();
         self.owed.clear();
         self.inbox.keep(usize::from(self.delivering));
-        self.session.forget(self.inbox.first());
-        self.kept = self.inbox.first().map_or(0, |tag| cost(tag.size));
+        let handling = self.inbox.first();
+        self.session.forget(handling);
+        self.kept = handling.map_or(0, |tag| cost(tag.size));
     }
 
     /// Closing a socket with unread data resets the connection, and the reset may overtake the

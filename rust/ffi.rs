@@ -31,6 +31,7 @@ use crate::{
     calls::{self, Error, Interrupted, Port, Reply, Wait},
     client::{Client, Config, Fault, Signals, Status},
     config::{RX_BUFFER, THREADS, TX_BUFFER},
+    memory::Tag,
     packet::{QoS, check_filter, check_text, check_topic},
     service,
     session::{Message, Session},
@@ -76,10 +77,7 @@ pub struct Node {
     topic_len: size_t,
     payload_data: *mut u8,
     payload_len: size_t,
-    size: u32,
-    id: u16,
-    link: u8,
-    qos: u8,
+    tag: Tag,
     whole: bool,
 }
 
@@ -171,36 +169,23 @@ macro_rules! port {
 
 mod heap;
 
-/// What a call came to.
+/// What a call came to: a [`Fault`], another [`Error`], or a success; in this order, so that one
+/// number becomes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum What {
-    /// Success; `detail` as the function says.
-    Done,
-    /// `umqtt_receive`: a message of `detail` bytes was too large for the memory.
-    Skipped,
-    /// The port broke a wait off.
-    Interrupted,
-    /// Not connected.
-    NotConnected,
-    /// No answer in time.
-    TimedOut,
-    /// The broker refused the subscription.
-    SubscriptionRefused,
-    /// No memory.
-    NoMemory,
     /// The name was not resolved: errno.
     Dns,
     /// TCP or TLS did not connect: errno.
     Dial,
-    /// TCP or TLS did not connect in time.
-    Unreachable,
-    /// CONNECT was not answered in time.
-    Silent,
     /// The socket failed: errno.
     Io,
     /// The server closed the connection.
     Closed,
+    /// TCP or TLS did not connect in time.
+    Unreachable,
+    /// CONNECT was not answered in time.
+    Silent,
     /// The socket took only a part of a packet.
     Stalled,
     /// PINGREQ was not answered in time.
@@ -211,8 +196,22 @@ pub enum What {
     Unexpected,
     /// The server refused the connection: return code of CONNACK.
     Refused,
+    /// The port broke a wait off.
+    Interrupted,
+    /// Not connected.
+    NotConnected,
+    /// No answer in time.
+    TimedOut,
+    /// The broker refused the subscription.
+    SubscriptionRefused,
+    /// No memory.
+    NoMemory,
     /// `umqtt_publish`: it would have to wait, and the payload may change meanwhile.
     Busy,
+    /// Success; `detail` as the function says.
+    Done,
+    /// `umqtt_receive`: a message was too large for the memory.
+    Skipped,
 }
 
 /// What a call came to.
@@ -220,16 +219,15 @@ pub enum What {
 #[repr(C)]
 pub struct Outcome {
     what: What,
-    detail: i32,
+    detail: i16,
 }
 
 fn outcome(result: Result<Reply, Error<Errno>>) -> Outcome {
     let (what, detail) = match result {
-        Ok(Reply::Done) => (What::Done, 1),
+        Ok(Reply::Done | Reply::Message) => (What::Done, 1),
         Ok(Reply::NotYet | Reply::Nothing) => (What::Done, 0),
         Ok(Reply::NoRoom) => (What::Done, -1),
-        Ok(Reply::Message(size)) => (What::Done, size as i32),
-        Ok(Reply::Skipped(size)) => (What::Skipped, size as i32),
+        Ok(Reply::Skipped) => (What::Skipped, 0),
         Err(error) => return failed(error),
     };
     Outcome { what, detail }
@@ -237,26 +235,33 @@ fn outcome(result: Result<Reply, Error<Errno>>) -> Outcome {
 
 #[cold]
 fn failed(error: Error<Errno>) -> Outcome {
-    let (what, detail) = match error {
-        Error::Interrupted => (What::Interrupted, 0),
-        Error::NotConnected => (What::NotConnected, 0),
-        Error::TimedOut => (What::TimedOut, 0),
-        Error::SubscriptionRefused => (What::SubscriptionRefused, 0),
-        Error::Busy => (What::Busy, 0),
-        Error::NoMemory => (What::NoMemory, 0),
+    let what = match error {
+        Error::Interrupted => What::Interrupted,
+        Error::NotConnected => What::NotConnected,
+        Error::TimedOut => What::TimedOut,
+        Error::SubscriptionRefused => What::SubscriptionRefused,
+        Error::Busy => What::Busy,
+        Error::NoMemory => What::NoMemory,
         Error::Fault(fault) => match fault {
-            Fault::Dns(errno) => (What::Dns, i32::from(errno.0)),
-            Fault::Dial(errno) => (What::Dial, i32::from(errno.0)),
-            Fault::Io(errno) => (What::Io, i32::from(errno.0)),
-            Fault::Unreachable => (What::Unreachable, 0),
-            Fault::Silent => (What::Silent, 0),
-            Fault::Closed => (What::Closed, 0),
-            Fault::Stalled => (What::Stalled, 0),
-            Fault::NoPingresp => (What::NoPingresp, 0),
-            Fault::Malformed(malformed) => (What::Malformed, malformed as i32),
-            Fault::Unexpected(kind) => (What::Unexpected, kind as i32),
-            Fault::Refused(code) => (What::Refused, i32::from(code)),
+            Fault::Dns(_) => What::Dns,
+            Fault::Dial(_) => What::Dial,
+            Fault::Io(_) => What::Io,
+            Fault::Unreachable => What::Unreachable,
+            Fault::Silent => What::Silent,
+            Fault::Closed => What::Closed,
+            Fault::Stalled => What::Stalled,
+            Fault::NoPingresp => What::NoPingresp,
+            Fault::Malformed(_) => What::Malformed,
+            Fault::Unexpected(_) => What::Unexpected,
+            Fault::Refused(_) => What::Refused,
         },
+    };
+    let detail = match error {
+        Error::Fault(Fault::Dns(errno) | Fault::Dial(errno) | Fault::Io(errno)) => errno.0,
+        Error::Fault(Fault::Malformed(malformed)) => malformed as i16,
+        Error::Fault(Fault::Unexpected(kind)) => kind as i16,
+        Error::Fault(Fault::Refused(code)) => i16::from(code),
+        _ => 0,
     };
     Outcome { what, detail }
 }
@@ -471,8 +476,8 @@ pub extern "C" fn umqtt_init(
     // nothing else; the buffers, which are larger than a thread's stack may be, are written where
     // they lie: they are zeroed.
     unsafe {
-        let receive = Buffer((&raw mut (*block).receive_buffer).cast(), RX_BUFFER);
-        let transmit = Buffer((&raw mut (*block).transmit_buffer).cast(), TX_BUFFER);
+        let receive = Buffer((&raw mut (*block).receive_buffer).cast());
+        let transmit = Buffer((&raw mut (*block).transmit_buffer).cast());
         (&raw mut (*block).client).write(Client::new(*settings, session, inbox, receive, transmit));
     }
 }
@@ -496,7 +501,7 @@ pub extern "C" fn umqtt_connect(call: *mut Call, clean: bool) -> Outcome {
     match calls::connect(Frame::of(call), clean) {
         Ok(thread) => Outcome {
             what: What::Done,
-            detail: thread.map_or(-1, i32::from),
+            detail: thread.map_or(-1, i16::from),
         },
         Err(error) => failed(error),
     }
@@ -522,11 +527,10 @@ pub extern "C" fn umqtt_publish(
     topic: Bytes,
     payload: Bytes,
     retain: bool,
-    qos: u8,
+    qos: QoS,
     wait: bool,
     fixed: bool,
 ) -> Outcome {
-    let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
     let message = Message {
         topic,
         payload,
@@ -539,8 +543,7 @@ pub extern "C" fn umqtt_publish(
 
 /// Subscribes. `detail` is 1.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_subscribe(call: *mut Call, filter: Bytes, qos: u8) -> Outcome {
-    let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
+pub extern "C" fn umqtt_subscribe(call: *mut Call, filter: Bytes, qos: QoS) -> Outcome {
     let port = Frame::of(call);
     outcome(calls::subscribe(port, &filter, qos))
 }
@@ -552,12 +555,14 @@ pub extern "C" fn umqtt_unsubscribe(call: *mut Call, filter: Bytes) -> Outcome {
     outcome(calls::unsubscribe(port, &filter))
 }
 
-/// Receives the next message; `wait`: blocks until there is one. `detail`: the remaining length of
-/// its packet, and then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or
-/// the client was disconnected.
+/// Receives the next message; `wait`: blocks until there is one. `detail`: 1, and then
+/// `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or the client was
+/// disconnected. `length`: the remaining length of the packet of the message, or of the one that
+/// was skipped; otherwise 0.
 #[unsafe(no_mangle)]
-pub extern "C" fn umqtt_receive(call: *mut Call, wait: bool) -> Outcome {
-    outcome(calls::receive(Frame::of(call), wait))
+pub extern "C" fn umqtt_receive(call: *mut Call, wait: bool, length: &mut u32) -> Outcome {
+    *length = 0;
+    outcome(calls::receive(Frame::of(call), wait, length))
 }
 
 /// The message that is to be handled.
@@ -598,9 +603,8 @@ pub extern "C" fn umqtt_set_will(
     topic: Bytes,
     payload: Bytes,
     retain: bool,
-    qos: u8,
+    qos: QoS,
 ) {
-    let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
     let will = Message {
         topic,
         payload,

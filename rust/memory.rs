@@ -4,8 +4,10 @@
 //! The engine allocates nothing itself. A firmware without a heap can give it `heapless` vectors;
 //! under MicroPython the lists and the messages lie on the garbage-collected heap.
 
+use core::num::NonZeroU16;
+
 use crate::{
-    packet::{PacketId, QoS},
+    packet::QoS,
     session::{Received, Subscription},
 };
 
@@ -13,8 +15,10 @@ use crate::{
 pub trait Memory {
     /// A topic, a payload or another text that the script gave us, kept alive while we hold it.
     type Bytes: AsRef<[u8]> + Clone;
-    /// A block of bytes of a fixed size.
-    type Buffer: AsRef<[u8]> + AsMut<[u8]>;
+    /// A block of bytes of a fixed size, to read ahead into.
+    type ReceiveBuffer: AsRef<[u8]> + AsMut<[u8]>;
+    /// A block of bytes of a fixed size, in which packets are put together.
+    type TransmitBuffer: AsRef<[u8]> + AsMut<[u8]>;
     /// Identifiers of incoming QoS 2 messages that are not released yet.
     type Received: List<Received>;
     /// Subscriptions, made or asked for.
@@ -56,9 +60,10 @@ impl<T, const N: usize> List<T> for heapless::Vec<T, N> {
 
 /// What the engine has to know of a message when it has been handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Tag {
-    /// Packet identifier; `None` with QoS 0.
-    pub id: Option<PacketId>,
+    /// Packet identifier, by the name that cbindgen knows; `None` with QoS 0.
+    pub id: Option<NonZeroU16>,
     /// Quality of service.
     pub qos: QoS,
     /// The connection it came over: an acknowledgement on another one would be a stranger's.
@@ -86,7 +91,7 @@ pub trait Inbox {
     /// The message that was begun will never be whole.
     fn abandon(&mut self);
     /// The oldest message, if it is whole.
-    fn first(&self) -> Option<Tag>;
+    fn first(&self) -> Option<&Tag>;
     /// Lets the oldest message go.
     fn pop(&mut self);
     /// Lets all but the `n` oldest go; `n` is 0 or 1.

@@ -177,8 +177,9 @@ pub fn run<P: Port>(port: &P, thread: u8) {
     loop {
         let duty = port.with(|client, stack| {
             client.employs(thread).then(|| {
-                let duty = client.serve(stack);
-                if matches!(duty, Duty::Wait(_)) {
+                let mut duty = client.serve(stack);
+                if let Duty::Wait(wait) = &mut duty {
+                    client.watch(wait);
                     client.will_wait();
                 }
                 duty

@@ -54,7 +54,7 @@ impl Ticket {
 }
 
 /// An incoming QoS 2 message between its PUBLISH and its PUBREL.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Received {
     /// `None`: the entry is free.
     id: Option<PacketId>,
@@ -241,20 +241,22 @@ impl<M: Memory> Session<M> {
     }
 
     /// What became of a request. One that a later request for the same filter has replaced, or
-    /// that was forgotten, is done.
-    pub fn answer(&self, ticket: Ticket) -> Answer {
-        let mut subscriptions = self.subscriptions.entries().iter().flatten();
-        match subscriptions.find(|s| s.pending.ticket == ticket) {
-            Some(s) if s.pending.stage == Stage::Refused => Answer::Refused,
-            Some(s) if s.pending.stage != Stage::Granted => Answer::Pending,
-            _ => Answer::Done,
+    /// that was forgotten, is done. A refused topic is not asked for again, an unanswered one is.
+    pub fn answer(&mut self, ticket: Ticket) -> Answer {
+        for entry in self.subscriptions.entries_mut() {
+            match entry.as_ref().map(|s| &s.pending) {
+                Some(pending) if pending.ticket == ticket => match pending.stage {
+                    Stage::Granted => {}
+                    Stage::Refused => {
+                        *entry = None;
+                        return Answer::Refused;
+                    }
+                    _ => return Answer::Pending,
+                },
+                _ => {}
+            }
         }
-    }
-
-    /// The call that waited for this request has its answer, or gives up: a refused topic is not
-    /// asked for again, an unanswered one is.
-    pub fn collect(&mut self, ticket: Ticket) {
-        self.remove_subscription(|s| s.ticket == ticket && s.stage == Stage::Refused);
+        Answer::Done
     }
 
     fn remove_subscription(&mut self, which: impl Fn(&Pending) -> bool) {
@@ -367,29 +369,27 @@ impl<M: Memory> Session<M> {
 
     /// A new QoS 2 message is whole. `false`: there is no memory to remember its identifier.
     pub fn receive(&mut self, id: PacketId, link: u8, handled: bool) -> bool {
-        let new = Received {
-            id: Some(id),
-            handled,
-            released: false,
-            origin: link,
-            link,
-        };
-        match self
-            .received
-            .entries_mut()
-            .iter_mut()
-            .find(|r| r.id.is_none())
-        {
-            Some(entry) => *entry = new,
-            None => return self.received.push(new).is_ok(),
+        if self.find_received(None).is_none() {
+            let _ = self.received.push(Received::default());
         }
-        true
+        let free = self.find_received(None);
+        let room = free.is_some();
+        if let Some(entry) = free {
+            *entry = Received {
+                id: Some(id),
+                handled,
+                released: false,
+                origin: link,
+                link,
+            };
+        }
+        room
     }
 
     /// A PUBLISH with QoS 2 came in: was its message received already, and if so, has it been
     /// handled, so that its PUBREC can be repeated?
     pub fn seen(&mut self, id: PacketId, link: u8) -> Option<bool> {
-        let entry = self.find_received(id)?;
+        let entry = self.find_received(Some(id))?;
         entry.link = link;
         Some(entry.handled)
     }
@@ -397,7 +397,7 @@ impl<M: Memory> Session<M> {
     /// The script has handled a QoS 2 message that came over the connection `origin`. Are a
     /// PUBREC, and a PUBCOMP, due on this one?
     pub fn handled(&mut self, id: PacketId, origin: u8, link: u8) -> (bool, bool) {
-        let Some(entry) = self.find_received(id).filter(|r| r.origin == origin) else {
+        let Some(entry) = self.find_received(Some(id)).filter(|r| r.origin == origin) else {
             return (false, false);
         };
         entry.handled = true;
@@ -410,22 +410,21 @@ impl<M: Memory> Session<M> {
 
     /// The message with this identifier was an earlier one's.
     pub fn forget_received(&mut self, id: PacketId) {
-        if let Some(entry) = self.find_received(id) {
+        if let Some(entry) = self.find_received(Some(id)) {
             entry.id = None;
         }
     }
 
-    fn find_received(&mut self, id: PacketId) -> Option<&mut Received> {
-        self.received
-            .entries_mut()
-            .iter_mut()
-            .find(|r| r.id == Some(id))
+    /// The entry of this identifier; `None`: a free one.
+    fn find_received(&mut self, id: Option<PacketId>) -> Option<&mut Received> {
+        let mut entries = self.received.entries_mut().iter_mut();
+        entries.find(|r| r.id == id)
     }
 
     /// PUBREL came in: the sender will not repeat the message any more. Is PUBCOMP due? Not
     /// before the message has been handled.
     pub fn release(&mut self, id: PacketId, link: u8) -> bool {
-        match self.find_received(id) {
+        match self.find_received(Some(id)) {
             Some(entry) if !entry.handled => {
                 (entry.released, entry.link) = (true, link);
                 return false;
@@ -473,7 +472,7 @@ impl<M: Memory> Session<M> {
     /// Lets messages in flight and subscriptions go. Which QoS 2 messages were handled, or are
     /// (`handling`), is remembered: the broker's session may outlive ours, and must not deliver
     /// one twice. The others it will send again.
-    pub fn forget(&mut self, handling: Option<Tag>) {
+    pub fn forget(&mut self, handling: Option<&Tag>) {
         for entry in self.received.entries_mut() {
             let handling = handling.is_some_and(|tag| {
                 (tag.qos, tag.id, tag.link) == (QoS::ExactlyOnce, entry.id, entry.origin)

@@ -47,12 +47,25 @@ def _certificate(name, subject, issuer=None, days=30, key="EC -pkeyopt ec_paramg
     _openssl("pkey", "-in", f"{name}.key", "-outform", "DER", "-out", f"{name}.key.der")
 
 
+def _to_come(name):
+    """`name`-to-come.pem: as `name`.pem, but valid from the year 2090 on. Only `openssl ca` makes such."""
+    with open(path("ca.conf"), "w") as file:
+        file.write("[ca]\ndefault_ca = test\n[test]\ndatabase = index\nnew_certs_dir = .\nrand_serial = yes\n"
+                   "default_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n")
+    open(path("index"), "w").close()
+    _openssl("ca", "-batch", "-notext", "-config", "ca.conf", "-cert", "ca.pem", "-keyfile", "ca.key", "-in", f"{name}.csr",
+             "-extfile", f"{name}.ext", "-startdate", "20900101000000Z", "-enddate", "20910101000000Z",
+             "-out", f"{name}-to-come.pem")
+    os.link(path(f"{name}.key"), path(f"{name}-to-come.key"))
+
+
 @functools.cache
 def _make():
     _certificate("ca", "umqtt test CA")
     _certificate("other", "another CA")
     _certificate("server", NAME, "ca")
     _certificate("expired", NAME, "ca", days=-1)
+    _to_come("server")
     _certificate("stranger", "stranger.example", "ca")
     _certificate("client", "client", "ca")
     _certificate("impostor", "client", "other")
@@ -63,7 +76,7 @@ def _make():
 
 
 def pem(name):
-    """ca, other, server, expired, stranger, client, impostor, weak; and rsa-ca, rsa, rsa-client."""
+    """ca, other, server, server-to-come, expired, stranger, client, impostor, weak; and rsa-ca, rsa, rsa-client."""
     with _lock:
         _make()
     return path(f"{name}.pem")

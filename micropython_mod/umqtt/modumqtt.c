@@ -510,19 +510,20 @@ static mp_obj_t receive(mp_obj_t self_in, bool wait) {
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome;
+    uint32_t length;
     // A flood must not keep the script for ever.
     enum { SHORTEST_HEADER = 2 };
     int32_t rest = wait ? 0 : umqtt_receive_buffer();
     do {
-        while ((outcome = umqtt_receive(&frame.call, wait)).what == UMQTT_WHAT_SKIPPED) {
-            umqtt_report(&frame, MP_OBJ_NULL, outcome.detail);
+        while ((outcome = umqtt_receive(&frame.call, wait, &length)).what == UMQTT_WHAT_SKIPPED) {
+            umqtt_report(&frame, MP_OBJ_NULL, length);
         }
         if (outcome.what != UMQTT_WHAT_DONE || outcome.detail == 0) {
             break;
         }
         deliver(&frame, umqtt_first_message(&frame.call));
         umqtt_handled(&frame.call);
-        rest -= SHORTEST_HEADER + outcome.detail;
+        rest -= SHORTEST_HEADER + length;
     } while (rest > 0 && frame.exception == MP_OBJ_NULL);
     return finish(&frame, &outcome);
 }

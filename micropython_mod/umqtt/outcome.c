@@ -16,38 +16,36 @@ MP_DEFINE_EXCEPTION(MQTTException, ValueError);
 // Texts by number, one behind the other: a table of pointers would take four bytes more for each. The first are what an
 // outcome is in words, with `detail` for a number; empty: that of UMQTT_WHAT_IO.
 static const char failures[] =
-    "\0" // UMQTT_WHAT_DONE
-    "\0" // UMQTT_WHAT_SKIPPED
-    "\0" // UMQTT_WHAT_INTERRUPTED
-    "closed while connecting\0" // UMQTT_WHAT_NOT_CONNECTED
-    "\0" // UMQTT_WHAT_TIMED_OUT
-    "\0" // UMQTT_WHAT_SUBSCRIPTION_REFUSED
-    "\0" // UMQTT_WHAT_NO_MEMORY
     "name not resolved\0" // UMQTT_WHAT_DNS
     " failed (errno %d)\0" // UMQTT_WHAT_DIAL
-    " timed out\0" // UMQTT_WHAT_UNREACHABLE
-    "CONNACK did not come in time\0" // UMQTT_WHAT_SILENT
     "connection failed (errno %d)\0" // UMQTT_WHAT_IO
     "server closed the connection\0" // UMQTT_WHAT_CLOSED
+    " timed out\0" // UMQTT_WHAT_UNREACHABLE
+    "CONNACK did not come in time\0" // UMQTT_WHAT_SILENT
     "server stopped reading in the middle of a packet\0" // UMQTT_WHAT_STALLED
     "server did not answer PINGREQ in time\0" // UMQTT_WHAT_NO_PINGRESP
     "server sent a malformed packet: \0" // UMQTT_WHAT_MALFORMED
     "server sent a packet that does not belong here: type %d\0" // UMQTT_WHAT_UNEXPECTED
-    "connection refused: "; // UMQTT_WHAT_REFUSED
+    "connection refused: \0" // UMQTT_WHAT_REFUSED
+    "\0" // UMQTT_WHAT_INTERRUPTED
+    "closed while connecting\0" // UMQTT_WHAT_NOT_CONNECTED
+    "\0" // UMQTT_WHAT_TIMED_OUT
+    "\0" // UMQTT_WHAT_SUBSCRIPTION_REFUSED
+    ""; // UMQTT_WHAT_NO_MEMORY
 
 // The errno that tells it best; 0: `detail` is the errno.
-static const uint8_t errors[UMQTT_WHAT_BUSY + 1] = {
-    [UMQTT_WHAT_NOT_CONNECTED] = MP_ENOTCONN,
-    [UMQTT_WHAT_TIMED_OUT] = MP_ETIMEDOUT,
-    [UMQTT_WHAT_NO_MEMORY] = MP_ENOMEM,
+static const uint8_t errors[] = {
+    [UMQTT_WHAT_CLOSED] = MP_ECONNRESET,
     [UMQTT_WHAT_UNREACHABLE] = MP_ETIMEDOUT,
     [UMQTT_WHAT_SILENT] = MP_ETIMEDOUT,
-    [UMQTT_WHAT_CLOSED] = MP_ECONNRESET,
     [UMQTT_WHAT_STALLED] = MP_ETIMEDOUT,
     [UMQTT_WHAT_NO_PINGRESP] = MP_ETIMEDOUT,
     [UMQTT_WHAT_MALFORMED] = MP_EPROTO,
     [UMQTT_WHAT_UNEXPECTED] = MP_EPROTO,
     [UMQTT_WHAT_REFUSED] = MP_ECONNRESET,
+    [UMQTT_WHAT_NOT_CONNECTED] = MP_ENOTCONN,
+    [UMQTT_WHAT_TIMED_OUT] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_NO_MEMORY] = MP_ENOMEM,
 };
 
 // For UMQTT_WHAT_MALFORMED, from 1 on; empty: no server's packet is wrong in this way.

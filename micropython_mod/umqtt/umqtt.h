@@ -7,38 +7,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// What a call came to.
+// What a call came to: a [`Fault`], another [`Error`], or a success; in this order, so that one
+// number becomes another.
 enum umqtt_what
 #if __STDC_VERSION__ >= 202311L
   : uint8_t
 #endif // __STDC_VERSION__ >= 202311L
  {
-  // Success; `detail` as the function says.
-  UMQTT_WHAT_DONE,
-  // `umqtt_receive`: a message of `detail` bytes was too large for the memory.
-  UMQTT_WHAT_SKIPPED,
-  // The port broke a wait off.
-  UMQTT_WHAT_INTERRUPTED,
-  // Not connected.
-  UMQTT_WHAT_NOT_CONNECTED,
-  // No answer in time.
-  UMQTT_WHAT_TIMED_OUT,
-  // The broker refused the subscription.
-  UMQTT_WHAT_SUBSCRIPTION_REFUSED,
-  // No memory.
-  UMQTT_WHAT_NO_MEMORY,
   // The name was not resolved: errno.
   UMQTT_WHAT_DNS,
   // TCP or TLS did not connect: errno.
   UMQTT_WHAT_DIAL,
-  // TCP or TLS did not connect in time.
-  UMQTT_WHAT_UNREACHABLE,
-  // CONNECT was not answered in time.
-  UMQTT_WHAT_SILENT,
   // The socket failed: errno.
   UMQTT_WHAT_IO,
   // The server closed the connection.
   UMQTT_WHAT_CLOSED,
+  // TCP or TLS did not connect in time.
+  UMQTT_WHAT_UNREACHABLE,
+  // CONNECT was not answered in time.
+  UMQTT_WHAT_SILENT,
   // The socket took only a part of a packet.
   UMQTT_WHAT_STALLED,
   // PINGREQ was not answered in time.
@@ -49,13 +36,46 @@ enum umqtt_what
   UMQTT_WHAT_UNEXPECTED,
   // The server refused the connection: return code of CONNACK.
   UMQTT_WHAT_REFUSED,
+  // The port broke a wait off.
+  UMQTT_WHAT_INTERRUPTED,
+  // Not connected.
+  UMQTT_WHAT_NOT_CONNECTED,
+  // No answer in time.
+  UMQTT_WHAT_TIMED_OUT,
+  // The broker refused the subscription.
+  UMQTT_WHAT_SUBSCRIPTION_REFUSED,
+  // No memory.
+  UMQTT_WHAT_NO_MEMORY,
   // `umqtt_publish`: it would have to wait, and the payload may change meanwhile.
   UMQTT_WHAT_BUSY,
+  // Success; `detail` as the function says.
+  UMQTT_WHAT_DONE,
+  // `umqtt_receive`: a message was too large for the memory.
+  UMQTT_WHAT_SKIPPED,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum umqtt_what umqtt_what;
 #else
 typedef uint8_t umqtt_what;
+#endif // __STDC_VERSION__ >= 202311L
+
+// Quality of service (section 4.3).
+enum umqtt_qos
+#if __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+  // QoS 0.
+  UMQTT_QOS_AT_MOST_ONCE = 0,
+  // QoS 1.
+  UMQTT_QOS_AT_LEAST_ONCE = 1,
+  // QoS 2.
+  UMQTT_QOS_EXACTLY_ONCE = 2,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum umqtt_qos umqtt_qos;
+#else
+typedef uint8_t umqtt_qos;
 #endif // __STDC_VERSION__ >= 202311L
 
 // The protocol version, by its level in CONNECT (section 3.1.2.2).
@@ -130,8 +150,20 @@ typedef void umqtt_object_t;
 // What a call came to.
 typedef struct umqtt_outcome_t {
   umqtt_what what;
-  int32_t detail;
+  int16_t detail;
 } umqtt_outcome_t;
+
+// What the engine has to know of a message when it has been handled.
+typedef struct umqtt_tag_t {
+  // Packet identifier, by the name that cbindgen knows; `None` with QoS 0.
+  uint16_t id;
+  // Quality of service.
+  umqtt_qos qos;
+  // The connection it came over: an acknowledgement on another one would be a stranger's.
+  uint8_t link;
+  // Remaining length of its packet (section 2.2.3).
+  uint32_t size;
+} umqtt_tag_t;
 
 // A message that comes in.
 typedef struct umqtt_message_t {
@@ -144,10 +176,7 @@ typedef struct umqtt_message_t {
   size_t topic_len;
   uint8_t *payload_data;
   size_t payload_len;
-  uint32_t size;
-  uint16_t id;
-  uint8_t link;
-  uint8_t qos;
+  struct umqtt_tag_t tag;
   bool whole;
 } umqtt_message_t;
 
@@ -281,22 +310,23 @@ struct umqtt_outcome_t umqtt_publish(struct umqtt_call_t *call,
                                      struct umqtt_bytes_t topic,
                                      struct umqtt_bytes_t payload,
                                      bool retain,
-                                     uint8_t qos,
+                                     umqtt_qos qos,
                                      bool wait,
                                      bool fixed);
 
 // Subscribes. `detail` is 1.
 struct umqtt_outcome_t umqtt_subscribe(struct umqtt_call_t *call,
                                        struct umqtt_bytes_t filter,
-                                       uint8_t qos);
+                                       umqtt_qos qos);
 
 // Unsubscribes. `detail` is 1.
 struct umqtt_outcome_t umqtt_unsubscribe(struct umqtt_call_t *call, struct umqtt_bytes_t filter);
 
-// Receives the next message; `wait`: blocks until there is one. `detail`: the remaining length of
-// its packet, and then `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or
-// the client was disconnected.
-struct umqtt_outcome_t umqtt_receive(struct umqtt_call_t *call, bool wait);
+// Receives the next message; `wait`: blocks until there is one. `detail`: 1, and then
+// `umqtt_first_message` has it until `umqtt_handled`; 0: there is none, or the client was
+// disconnected. `length`: the remaining length of the packet of the message, or of the one that
+// was skipped; otherwise 0.
+struct umqtt_outcome_t umqtt_receive(struct umqtt_call_t *call, bool wait, uint32_t *length);
 
 // The message that is to be handled.
 struct umqtt_message_t *umqtt_first_message(struct umqtt_call_t *call);
@@ -318,7 +348,7 @@ void umqtt_set_will(struct umqtt_call_t *call,
                     struct umqtt_bytes_t topic,
                     struct umqtt_bytes_t payload,
                     bool retain,
-                    uint8_t qos);
+                    umqtt_qos qos);
 
 // State of the connection: 0 connected, 1 connecting, 2 closed by the server, -1 none.
 int32_t umqtt_status(struct umqtt_call_t *call);

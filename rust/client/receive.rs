@@ -371,7 +371,7 @@ where
     /// order. `None`: there is none, or its acknowledgement would have no room.
     pub fn deliver(&mut self) -> Option<Tag> {
         let ready = !self.delivering && self.has_room_for_acks();
-        let tag = self.inbox.first().filter(|_| ready)?;
+        let &tag = self.inbox.first().filter(|_| ready)?;
         self.delivering = true;
         Some(tag)
     }
@@ -380,7 +380,7 @@ where
     pub fn handled(&mut self, stack: &mut S) {
         self.delivering = false;
         self.signals.changed = true;
-        let Some(tag) = self.inbox.first() else {
+        let Some(&tag) = self.inbox.first() else {
             return;
         };
         self.inbox.pop();

@@ -90,9 +90,10 @@ where
         (self.sent, self.len) = (0, usize::MAX);
     }
 
-    /// Does the buffer hold all of this QoS 0 message?
+    /// Does the buffer hold all of this QoS 0 message, with the longest header that there is?
     pub fn fits_buffer(&self, message: &Message<M::Bytes>) -> bool {
-        message.packet(None, false).encoded_len() <= self.outgoing.capacity()
+        let longest = 1 + 4 + 2 + message.topic.as_ref().len() + message.payload.as_ref().len();
+        longest <= self.outgoing.capacity()
     }
 
     /// Is this QoS 0 message still being sent?
@@ -121,51 +122,23 @@ where
         !self.wants_write() && !self.ping_due && self.acks.is_empty() && !self.session.has_due()
     }
 
-    /// Sends until all is sent or the socket takes no more.
+    /// Sends until all is sent or the socket takes no more. The buffer is filled before it is sent.
     pub(super) fn flush(&mut self, stack: &mut S) -> Result<(), Fault<S::Error>> {
         if FAST && self.is_quiet() {
             return Ok(());
         }
         loop {
-            self.fill();
-            let Some(socket) = &mut self.socket else {
-                return Ok(());
-            };
-            let buffered = !self.outgoing.is_empty();
-            let piece = if buffered {
-                self.outgoing.pending()
-            } else if let Some(due) = self.sending {
-                let publish = publish(due, &self.at_most_once, &self.session);
-                large_rest(publish, due, self.sent, self.outgoing.capacity())
-            } else {
-                return Ok(());
-            };
-            match stack.send(socket, piece) {
-                Ok(0) | Err(nb::Error::WouldBlock) => return Ok(()),
-                Ok(n) if buffered => self.outgoing.taken(n, self.now),
-                Ok(n) => {
-                    self.outgoing.count(n, self.now);
-                    self.sent += n;
-                }
-                Err(nb::Error::Other(error)) => return Err(Fault::Io(error)),
-            }
-        }
-    }
-
-    /// Puts what is to be sent into the buffer, as far as it has room.
-    fn fill(&mut self) {
-        loop {
             if self.sending.is_none() {
                 self.sending = self.choose();
                 (self.sent, self.len) = (0, usize::MAX);
             }
-            let Some(due) = self.sending else {
-                return;
-            };
-            if self.sent < self.len {
+            let mut rest: &[u8] = &[];
+            if let Some(due) = self.sending {
                 let publish = publish(due, &self.at_most_once, &self.session);
                 // A large rest is sent from where it lies, once the buffer is empty.
-                if large_rest(publish, due, self.sent, self.outgoing.capacity()).is_empty() {
+                let left = self.len.saturating_sub(self.sent);
+                rest = large_rest(publish, left, self.outgoing.capacity());
+                if rest.is_empty() && self.sent < self.len {
                     let (written, len) =
                         self.outgoing
                             .append(self.sent, self.now, |out| match publish {
@@ -178,15 +151,32 @@ where
                     self.sent += written;
                     self.len = len;
                 }
-                if self.sent < self.len {
-                    return;
+                if self.sent >= self.len
+                    && (self.at_most_once.is_none() || self.outgoing.is_empty())
+                {
+                    self.session.sent(due);
+                    (self.sending, self.at_most_once) = (None, None);
+                    continue;
                 }
             }
-            if self.at_most_once.is_some() && !self.outgoing.is_empty() {
-                return;
+            let buffered = !self.outgoing.is_empty();
+            let piece = if buffered {
+                self.outgoing.pending()
+            } else {
+                rest
+            };
+            let Some(socket) = self.socket.as_mut().filter(|_| !piece.is_empty()) else {
+                return Ok(());
+            };
+            match stack.send(socket, piece) {
+                Ok(0) | Err(nb::Error::WouldBlock) => return Ok(()),
+                Ok(n) if buffered => self.outgoing.taken(n, self.now),
+                Ok(n) => {
+                    self.outgoing.count(n, self.now);
+                    self.sent += n;
+                }
+                Err(nb::Error::Other(error)) => return Err(Fault::Io(error)),
             }
-            self.session.sent(due);
-            (self.sending, self.at_most_once) = (None, None);
         }
     }
 
@@ -274,23 +264,14 @@ fn emit<M: Memory>(due: Due, session: &Session<M>, out: &mut Writer) {
     }
 }
 
-/// What is left of a PUBLISH when the first `sent` bytes are gone, if that is payload, and more of
-/// it than the buffer should copy.
+/// What is left of a PUBLISH, if these `left` bytes are payload, and more than the buffer should copy.
 fn large_rest<B: AsRef<[u8]>>(
     publish: Option<(&Message<B>, bool)>,
-    due: Due,
-    sent: usize,
+    left: usize,
     buffer: usize,
 ) -> &[u8] {
-    let Some((message, dup)) = publish.filter(|_| sent > 0) else {
-        return &[];
-    };
-    let payload = message.payload.as_ref();
-    if payload.len() < buffer {
-        return &[];
-    }
-    sent.checked_sub(message.packet(due.id, dup).head_len())
-        .and_then(|from| payload.get(from..))
-        .filter(|rest| rest.len() >= buffer)
+    let payload = publish.map_or(&[][..], |(message, _)| message.payload.as_ref());
+    let from = payload.len().checked_sub(left).filter(|_| left >= buffer);
+    from.and_then(|from| payload.get(from..))
         .unwrap_or_default()
 }

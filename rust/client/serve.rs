@@ -42,19 +42,20 @@ where
         }
     }
 
-    /// Should the internal thread wait for the socket to become readable? Not while a call of the
-    /// script does: both would wake up for every packet. When one has just read, another one may
-    /// come at once, so a while passes first.
-    fn watch(&mut self) -> (bool, Time) {
+    /// The internal thread is going to wait: should it wait for the socket to become readable? Not
+    /// while a call of the script does: both would wake up for every packet. When one has just
+    /// read, another one may come at once, so a while passes first.
+    pub fn watch(&mut self, wait: &mut Wait) {
+        let mut look_again = self.now.after(Time::FOREVER);
         if self.readers > 0 {
             self.watch = Watch::Reader;
-            (false, self.now.after(Time::FOREVER))
+            wait.readable = false;
         } else if mem::take(&mut self.script_read) || self.watch == Watch::Tick {
             self.watch = Watch::Socket;
-            (false, self.now.after(READER_TICK))
-        } else {
-            (true, self.now.after(Time::FOREVER))
+            wait.readable = false;
+            look_again = self.now.after(READER_TICK);
         }
+        wait.until = wait.until.min(look_again).min(self.stalls_at());
     }
 
     /// A call begins, on a port without threads. Of the time since the last one, an attempt to
@@ -130,11 +131,10 @@ where
         }
         self.served_at = now;
         self.served_until = until;
-        let (watch, look_again) = self.watch();
         Duty::Wait(Wait {
-            readable: watch && stop == Stop::Dry,
+            readable: stop == Stop::Dry,
             writable: self.wants_write(),
-            until: until.min(look_again).min(self.stalls_at()),
+            until,
         })
     }
 

@@ -13,26 +13,26 @@ use super::{
     Bytes, Node, Object, umqtt_port_grow, umqtt_port_message_free, umqtt_port_message_new,
 };
 use crate::{
+    config::{RX_BUFFER, TX_BUFFER},
     memory::{Inbox, List, Memory, Tag},
-    packet::{PacketId, QoS},
     session::{Received, Subscription},
 };
 
-/// A block of bytes inside the engine's memory.
-pub struct Buffer(pub *mut u8, pub usize);
+/// `N` bytes inside the engine's memory.
+pub struct Buffer<const N: usize>(pub *mut u8);
 
-impl AsRef<[u8]> for Buffer {
+impl<const N: usize> AsRef<[u8]> for Buffer<N> {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: `umqtt_init` made it from an array that lies beside the client and is used by
         // nothing else.
-        unsafe { slice::from_raw_parts(self.0, self.1) }
+        unsafe { slice::from_raw_parts(self.0, N) }
     }
 }
 
-impl AsMut<[u8]> for Buffer {
+impl<const N: usize> AsMut<[u8]> for Buffer<N> {
     fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above.
-        unsafe { slice::from_raw_parts_mut(self.0, self.1) }
+        unsafe { slice::from_raw_parts_mut(self.0, N) }
     }
 }
 
@@ -172,11 +172,7 @@ impl Inbox for Messages {
 
     fn finish(&mut self, tag: Tag) {
         if let Some(message) = self.last() {
-            message.size = tag.size;
-            message.id = tag.id.map_or(0, PacketId::get);
-            message.link = tag.link;
-            message.qos = tag.qos as u8;
-            message.whole = true;
+            (message.tag, message.whole) = (tag, true);
         }
     }
 
@@ -191,14 +187,10 @@ impl Inbox for Messages {
         self.cut(before);
     }
 
-    fn first(&self) -> Option<Tag> {
-        let message = self.first().filter(|message| message.whole)?;
-        Some(Tag {
-            id: PacketId::new(message.id),
-            qos: QoS::from_bits(message.qos)?,
-            link: message.link,
-            size: message.size,
-        })
+    fn first(&self) -> Option<&Tag> {
+        self.first()
+            .filter(|message| message.whole)
+            .map(|message| &message.tag)
     }
 
     fn pop(&mut self) {
@@ -221,7 +213,8 @@ pub enum Heap {}
 
 impl Memory for Heap {
     type Bytes = Bytes;
-    type Buffer = Buffer;
+    type ReceiveBuffer = Buffer<RX_BUFFER>;
+    type TransmitBuffer = Buffer<TX_BUFFER>;
     type Received = HeapList<Received>;
     type Subscriptions = HeapList<Option<Subscription<Bytes>>>;
     type Inbox = Messages;

@@ -78,11 +78,6 @@ impl<'a> Publish<'a> {
         encoded_len(self.remaining())
     }
 
-    /// Bytes on the wire before the payload.
-    pub fn head_len(&self) -> usize {
-        self.encoded_len() - self.payload.len()
-    }
-
     /// Whether the packet is not too large for MQTT; one that is must not be emitted.
     pub fn fits(&self) -> bool {
         self.remaining() <= MAX_REMAINING
@@ -114,7 +109,6 @@ mod tests {
     fn example_of_the_standard() {
         let bytes = b"\x32\x09\x00\x03a/b\x00\x0Ahi";
         both_ways(Packet::Publish(MESSAGE), bytes, Version::V311);
-        assert_eq!(MESSAGE.head_len(), 9);
     }
 
     #[test]
@@ -154,7 +148,6 @@ mod tests {
         };
         assert!(message.fits());
         assert_eq!(message.encoded_len(), 1 + 4 + MAX_REMAINING);
-        assert_eq!(message.head_len(), 1 + 4 + 7);
         message.payload = &payload;
         assert!(!message.fits());
     }

@@ -337,7 +337,10 @@ fn ended_while_calls_wait() {
         } else {
             Err(Error::NotConnected)
         };
-        assert_eq!(rig.time(|| calls::receive(&rig, true)), (expected, 500));
+        assert_eq!(
+            rig.time(|| calls::receive(&rig, true, &mut 0)),
+            (expected, 500)
+        );
         let rig = waiting(publish(QOS1, "t", 1, "x"));
         let outcome = rig.time(|| rig.publish(1, "t", "x"));
         assert_eq!(outcome, (Err(Error::NotConnected), 500));
@@ -402,7 +405,7 @@ fn connack_and_the_end_read_by_another_call() {
         rig.later(100, |rig| {
             rig.script([send(CONNACK), Step::Fin]);
             // CONNACK, and what follows it.
-            let _ = (calls::receive(rig, false), calls::receive(rig, false));
+            let _ = (rig.receive(false), rig.receive(false));
             assert_ne!(rig.status(), Status::Connected);
         });
         assert_eq!(rig.time(|| rig.connect()), (Ok(()), 100));

@@ -27,7 +27,8 @@ pub struct Heap;
 
 impl Memory for Heap {
     type Bytes = Text;
-    type Buffer = Box<[u8]>;
+    type ReceiveBuffer = Box<[u8]>;
+    type TransmitBuffer = Box<[u8]>;
     type Received = Entries<session::Received>;
     type Subscriptions = Entries<Option<Subscription<Text>>>;
     type Inbox = Queue;
@@ -126,8 +127,8 @@ impl Inbox for Queue {
         self.0.pop_back();
     }
 
-    fn first(&self) -> Option<Tag> {
-        self.0.front()?.tag
+    fn first(&self) -> Option<&Tag> {
+        self.0.front()?.tag.as_ref()
     }
 
     fn pop(&mut self) {

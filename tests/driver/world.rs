@@ -271,16 +271,17 @@ impl Rig {
 
     /// Receives a message and runs `callback` with it in the script's hands.
     pub fn receive_and(&self, wait: bool, callback: impl FnOnce()) -> Outcome<Got> {
-        Ok(match calls::receive(self, wait)? {
-            Reply::Message(size) => {
+        let mut length = 0;
+        Ok(match calls::receive(self, wait, &mut length)? {
+            Reply::Message => {
                 let (topic, payload) = self.client().inbox.oldest();
-                let tag = self.client().inbox.first();
-                assert_eq!(tag.map(|tag| tag.size), Some(size));
+                let size = self.client().inbox.first().map(|tag| tag.size);
+                assert_eq!(size, Some(length));
                 callback();
                 calls::handled(self);
                 Got::Message(topic, payload)
             }
-            Reply::Skipped(size) => Got::Skipped(size),
+            Reply::Skipped => Got::Skipped(length),
             Reply::Nothing => Got::Nothing,
             other => panic!("{other:?}"),
         })

@@ -20,6 +20,7 @@ def a_certificate_has_to_be_trusted_and_in_date_and_for_this_host(t):
         ("server", tls.text("rsa-ca"), NAME, "certificate not trusted"),
         ("rsa", tls.text("ca"), NAME, "certificate not trusted"),
         ("expired", tls.text("ca"), NAME, "certificate expired"),
+        ("server-to-come", tls.text("ca"), NAME, "certificate not valid yet"),
         ("stranger", tls.text("ca"), NAME, "wrong host name: the certificate is not for this one"),
         ("server", tls.text("ca"), "local", "wrong host name: the certificate is not for this one"),
         ("server", tls.text("ca"), "x." + NAME, "wrong host name: the certificate is not for this one"),
