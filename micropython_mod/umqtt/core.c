@@ -202,7 +202,7 @@ static __attribute__((noinline)) void clear_stack(void) {
 }
 #endif
 
-static __attribute__((noinline)) void report(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
+static __attribute__((noinline)) void report(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
     umqtt_core_t *core = frame->core;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
@@ -223,7 +223,7 @@ static __attribute__((noinline)) void report(umqtt_frame_t *frame, const umqtt_o
 }
 
 void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
-    report(umqtt_frame_of(call), &outcome);
+    report(umqtt_frame_of(call), outcome);
     #if MICROPY_PY_THREAD
     clear_stack();
     #endif

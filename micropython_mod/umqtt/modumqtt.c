@@ -24,9 +24,9 @@ static umqtt_core_t *core_of(mp_obj_t self_in) {
 }
 
 // The end of most methods: leaves the engine, and raises what the call came to, if it failed.
-static mp_obj_t finish(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
+static mp_obj_t finish(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
     umqtt_leave(frame);
-    if (outcome->what != UMQTT_WHAT_DONE) {
+    if (outcome.what != UMQTT_WHAT_DONE) {
         umqtt_raise(frame, outcome);
     }
     return mp_const_none;
@@ -366,7 +366,7 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     #endif
     umqtt_leave(&frame);
     if (outcome.what != UMQTT_WHAT_DONE) {
-        umqtt_raise_connect(&frame, &outcome);
+        umqtt_raise_connect(&frame, outcome);
     }
     return MP_OBJ_NEW_SMALL_INT(0);
 }
@@ -404,8 +404,7 @@ static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient___del___obj, mqttclient___del__);
 static mp_obj_t mqttclient_ping(mp_obj_t self_in) {
     umqtt_frame_t frame;
     umqtt_enter(&frame, core_of(self_in));
-    umqtt_outcome_t outcome = umqtt_ping(&frame.call);
-    return finish(&frame, &outcome);
+    return finish(&frame, umqtt_ping(&frame.call));
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_ping_obj, mqttclient_ping);
 
@@ -444,7 +443,7 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
         umqtt_settle(topic.data);
         umqtt_settle(msg.data);
     }
-    finish(&frame, &outcome);
+    finish(&frame, outcome);
     return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_publish_obj, 1, mqttclient_publish);
@@ -465,7 +464,7 @@ static mp_obj_t change_subscription(size_t n_args, const mp_obj_t *pos_args, mp_
     umqtt_enter(&frame, core_of(pos_args[0]));
     umqtt_outcome_t outcome = subscribe ? umqtt_subscribe(&frame.call, filter, qos) : umqtt_unsubscribe(&frame.call, filter);
     umqtt_settle(filter.data);
-    return finish(&frame, &outcome);
+    return finish(&frame, outcome);
 }
 
 static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
@@ -525,7 +524,7 @@ static mp_obj_t receive(mp_obj_t self_in, bool wait) {
         umqtt_handled(&frame.call);
         rest -= SHORTEST_HEADER + length;
     } while (rest > 0 && frame.exception == MP_OBJ_NULL);
-    return finish(&frame, &outcome);
+    return finish(&frame, outcome);
 }
 
 static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {

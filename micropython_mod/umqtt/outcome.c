@@ -82,9 +82,9 @@ static const char *text_of(const char *texts, int number) {
     return texts;
 }
 
-static int outcome_errno(const umqtt_outcome_t *outcome) {
-    int error = errors[outcome->what];
-    return error != 0 ? error : outcome->detail;
+static int outcome_errno(umqtt_outcome_t outcome) {
+    int error = errors[outcome.what];
+    return error != 0 ? error : outcome.detail;
 }
 
 #if UMQTT_TLS
@@ -157,26 +157,26 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
     #endif
 }
 
-static void print_outcome(const mp_print_t *print, const umqtt_outcome_t *outcome, const umqtt_link_t *link) {
+static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link) {
     bool tls = UMQTT_TLS && link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
-    if (tls && outcome->detail == MP_EPROTO && (outcome->what == UMQTT_WHAT_DIAL || outcome->what == UMQTT_WHAT_IO)) {
-        mp_print_str(print, outcome->what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
+    if (tls && outcome.detail == MP_EPROTO && (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_IO)) {
+        mp_print_str(print, outcome.what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
         print_tls_failure(print, link);
         return;
     }
-    if (outcome->what == UMQTT_WHAT_DIAL || outcome->what == UMQTT_WHAT_UNREACHABLE) {
+    if (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_UNREACHABLE) {
         mp_print_str(print, tls ? "TLS handshake" : "TCP connection");
     }
-    const char *text = text_of(failures, outcome->what);
-    mp_printf(print, text[0] != 0 ? text : text_of(failures, UMQTT_WHAT_IO), (int)outcome->detail);
-    if (outcome->what == UMQTT_WHAT_MALFORMED) {
-        mp_print_str(print, text_of(malformed, outcome->detail));
-    } else if (outcome->what == UMQTT_WHAT_REFUSED) {
-        mp_print_str(print, text_of(refused, outcome->detail));
+    const char *text = text_of(failures, outcome.what);
+    mp_printf(print, text[0] != 0 ? text : text_of(failures, UMQTT_WHAT_IO), (int)outcome.detail);
+    if (outcome.what == UMQTT_WHAT_MALFORMED) {
+        mp_print_str(print, text_of(malformed, outcome.detail));
+    } else if (outcome.what == UMQTT_WHAT_REFUSED) {
+        mp_print_str(print, text_of(refused, outcome.detail));
     }
 }
 
-mp_obj_t umqtt_describe(const umqtt_outcome_t *outcome, const umqtt_link_t *link, const umqtt_settings_t *server) {
+mp_obj_t umqtt_describe(umqtt_outcome_t outcome, const umqtt_link_t *link, const umqtt_settings_t *server) {
     vstr_t text;
     mp_print_t print;
     vstr_init_print(&text, 64, &print);
@@ -197,19 +197,19 @@ MP_NORETURN void umqtt_raise_mqtt(int code, const char *text) {
     raise_with_text(&mp_type_MQTTException, code, mp_obj_new_str(text, strlen(text)));
 }
 
-MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
-    int code = outcome->what == UMQTT_WHAT_REFUSED ? outcome->detail
-        : outcome->what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
+MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
+    int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
+        : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
         : -outcome_errno(outcome);
     mp_obj_t text = umqtt_describe(outcome, frame->link, umqtt_settings(&frame->call));
     raise_with_text(&mp_type_MQTTException, code, text);
 }
 
-MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, const umqtt_outcome_t *outcome) {
-    if (outcome->what == UMQTT_WHAT_NO_MEMORY) {
+MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
+    if (outcome.what == UMQTT_WHAT_NO_MEMORY) {
         mp_raise_type(&mp_type_MemoryError);
     }
-    if (outcome->what == UMQTT_WHAT_SUBSCRIPTION_REFUSED) {
+    if (outcome.what == UMQTT_WHAT_SUBSCRIPTION_REFUSED) {
         umqtt_raise_mqtt(128, "server refused the subscription");
     }
     int error = outcome_errno(outcome);

@@ -11,13 +11,13 @@ extern const mp_obj_type_t mp_type_MQTTException;
 
 // What failed, for exceptions and the error callback. `link`: the connection that it is about, or NULL; `server`: whose
 // server is named before, or NULL.
-mp_obj_t umqtt_describe(const umqtt_outcome_t *outcome, const umqtt_link_t *link, const umqtt_settings_t *server);
+mp_obj_t umqtt_describe(umqtt_outcome_t outcome, const umqtt_link_t *link, const umqtt_settings_t *server);
 
 // Raises MQTTException.
 MP_NORETURN void umqtt_raise_mqtt(int code, const char *text);
 // The same, for what connect() came to.
-MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, const umqtt_outcome_t *outcome);
+MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, umqtt_outcome_t outcome);
 // Raises what all other calls raise.
-MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, const umqtt_outcome_t *outcome);
+MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome);
 
 #endif // MICROPY_INCLUDED_UMQTT_OUTCOME_H
