@@ -27,7 +27,7 @@ static umqtt_core_t *core_of(mp_obj_t self_in) {
 static mp_obj_t finish(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
     umqtt_leave(frame);
     if (outcome.what != UMQTT_WHAT_DONE) {
-        umqtt_raise(frame, outcome);
+        umqtt_raise(frame, outcome, false);
     }
     return mp_const_none;
 }
@@ -366,7 +366,7 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     #endif
     umqtt_leave(&frame);
     if (outcome.what != UMQTT_WHAT_DONE) {
-        umqtt_raise_connect(&frame, outcome);
+        umqtt_raise(&frame, outcome, true);
     }
     return MP_OBJ_NEW_SMALL_INT(0);
 }

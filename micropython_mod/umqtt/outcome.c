@@ -197,22 +197,20 @@ MP_NORETURN void umqtt_raise_mqtt(int code, const char *text) {
     raise_with_text(&mp_type_MQTTException, code, mp_obj_new_str(text, strlen(text)));
 }
 
-MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
-    int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
-        : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
-        : -outcome_errno(outcome);
-    mp_obj_t text = umqtt_describe(outcome, frame->link, umqtt_settings(&frame->call));
-    raise_with_text(&mp_type_MQTTException, code, text);
-}
-
-MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
+MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome, bool connecting) {
+    int error = outcome_errno(outcome);
+    if (connecting) {
+        int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
+            : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
+            : -error;
+        raise_with_text(&mp_type_MQTTException, code, umqtt_describe(outcome, frame->link, umqtt_settings(&frame->call)));
+    }
     if (outcome.what == UMQTT_WHAT_NO_MEMORY) {
         mp_raise_type(&mp_type_MemoryError);
     }
     if (outcome.what == UMQTT_WHAT_SUBSCRIPTION_REFUSED) {
         umqtt_raise_mqtt(128, "server refused the subscription");
     }
-    int error = outcome_errno(outcome);
     if (error == MP_EPROTO) {
         // The number alone would not say much.
         raise_with_text(&mp_type_OSError, error, umqtt_describe(outcome, frame->core->link, NULL));

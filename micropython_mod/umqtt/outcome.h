@@ -15,9 +15,7 @@ mp_obj_t umqtt_describe(umqtt_outcome_t outcome, const umqtt_link_t *link, const
 
 // Raises MQTTException.
 MP_NORETURN void umqtt_raise_mqtt(int code, const char *text);
-// The same, for what connect() came to.
-MP_NORETURN void umqtt_raise_connect(umqtt_frame_t *frame, umqtt_outcome_t outcome);
-// Raises what all other calls raise.
-MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome);
+// Raises what connect() raises if it fails, or what all other calls do.
+MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome, bool connecting);
 
 #endif // MICROPY_INCLUDED_UMQTT_OUTCOME_H
