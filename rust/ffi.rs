@@ -53,7 +53,7 @@ pub type Object = c_void;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Bytes {
-    /// Not NULL, also where there are none.
+    /// Not NULL, also where there are none; but see `umqtt_port_message_new`.
     data: *const u8,
     len: size_t,
 }
@@ -142,12 +142,13 @@ unsafe extern "C" {
     /// Tells the script's error callback what ended the connection.
     fn umqtt_port_report(call: *mut Call, outcome: Outcome);
 
-    /// Makes a message with room for a topic and a payload, and stores it at `link`. NULL: there
-    /// is no memory, and nothing is stored.
+    /// Makes a message with room for a topic and a payload, and stores it at `link`. `topic.data` is
+    /// the topic, unless NULL: the room for it may be where an equal one is. NULL: there is no
+    /// memory, and nothing is stored.
     fn umqtt_port_message_new(
         owner: *mut Object,
         link: *mut *mut Node,
-        topic: size_t,
+        topic: Bytes,
         payload: size_t,
     ) -> *mut Node;
 

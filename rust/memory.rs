@@ -80,8 +80,9 @@ pub(crate) const fn cost(size: u32) -> u32 {
 /// A queue of incoming messages. The newest may still be incomplete; the oldest is handed to the
 /// script, and leaves when it has been handled.
 pub trait Inbox {
-    /// Adds a message of these lengths to the end. `false`: there is no memory for it.
-    fn begin(&mut self, topic: usize, payload: usize) -> bool;
+    /// Adds a message of these lengths to the end. `known`: its topic, if all of it is there, for an
+    /// inbox that keeps equal ones once. `false`: there is no memory for it.
+    fn begin(&mut self, topic: usize, known: Option<&[u8]>, payload: usize) -> bool;
     /// Topic of the message that was begun, to fill in.
     fn topic(&mut self) -> &mut [u8];
     /// Payload of the message that was begun, to fill in.

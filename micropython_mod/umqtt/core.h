@@ -57,6 +57,8 @@ typedef struct _umqtt_core_t {
     void *running_thread;
     // The connection that was used last, also while it is being closed.
     umqtt_link_t *link;
+    // That of the last message, unless it was longer than what is read ahead.
+    mp_obj_t last_topic;
     // The first message waits here, further ones in blocks of their own.
     umqtt_message_t message;
     bool message_used;

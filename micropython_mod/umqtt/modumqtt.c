@@ -500,7 +500,7 @@ static void deliver(umqtt_frame_t *frame, const umqtt_message_t *message) {
 // check_msg(), which handles what there is, or wait_msg().
 static mp_obj_t receive(mp_obj_t self_in, bool wait) {
     umqtt_core_t *core = core_of(self_in);
-    if (core->running_thread == umqtt_this_thread()) {
+    if (core->running_thread != NULL && core->running_thread == umqtt_this_thread()) {
         if (wait) {
             mp_raise_msg(&mp_type_RuntimeError, MP_ERROR_TEXT("wait_msg inside the callback"));
         }

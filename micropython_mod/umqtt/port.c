@@ -771,10 +771,19 @@ static mp_obj_str_t *new_bytes(size_t len) {
     return bytes;
 }
 
-umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic_len, size_t payload_len) {
+// The topic of the message before, if it is the same: most messages come under few topics.
+static mp_obj_str_t *topic_to_be(umqtt_core_t *core, umqtt_bytes_t topic) {
+    mp_obj_str_t *last = MP_OBJ_TO_PTR(core->last_topic);
+    if (topic.data == NULL || last == NULL || last->len != topic.len || memcmp(last->data, topic.data, topic.len) != 0) {
+        return new_bytes(topic.len);
+    }
+    return last;
+}
+
+umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, umqtt_bytes_t topic_there, size_t payload_len) {
     umqtt_core_t *core = owner;
     umqtt_message_t *message = core->message_used ? m_new_obj_maybe(umqtt_message_t) : &core->message;
-    mp_obj_str_t *topic = message == NULL ? NULL : new_bytes(topic_len);
+    mp_obj_str_t *topic = message == NULL ? NULL : topic_to_be(core, topic_there);
     mp_obj_str_t *payload = topic == NULL ? NULL : new_bytes(payload_len);
     if (payload == NULL) {
         return NULL;
@@ -782,12 +791,15 @@ umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t *
     memset(message, 0, sizeof(*message));
     message->topic = topic;
     message->topic_data = (uint8_t *)topic->data;
-    message->topic_len = topic_len;
+    message->topic_len = topic_there.len;
     message->payload = payload;
     message->payload_data = (uint8_t *)payload->data;
     message->payload_len = payload_len;
     // It is anyway, if the message has a block of its own.
     core->message_used = true;
+    if (topic_there.data != NULL) {
+        core->last_topic = MP_OBJ_FROM_PTR(topic);
+    }
     *link = message;
     #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
     void *volatile on_the_stack[] = { topic, payload };

@@ -182,7 +182,7 @@ typedef struct umqtt_message_t {
 
 // Bytes that belong to the C side. That the engine holds on to `data` is what keeps them alive.
 typedef struct umqtt_bytes_t {
-  // Not NULL, also where there are none.
+  // Not NULL, also where there are none; but see `umqtt_port_message_new`.
   const uint8_t *data;
   size_t len;
 } umqtt_bytes_t;
@@ -266,11 +266,12 @@ extern void umqtt_port_close(struct umqtt_call_t *call, umqtt_object_t *socket);
 // Tells the script's error callback what ended the connection.
 extern void umqtt_port_report(struct umqtt_call_t *call, struct umqtt_outcome_t outcome);
 
-// Makes a message with room for a topic and a payload, and stores it at `link`. NULL: there
-// is no memory, and nothing is stored.
+// Makes a message with room for a topic and a payload, and stores it at `link`. `topic.data` is
+// the topic, unless NULL: the room for it may be where an equal one is. NULL: there is no
+// memory, and nothing is stored.
 extern struct umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner,
                                                       struct umqtt_message_t **link,
-                                                      size_t topic,
+                                                      struct umqtt_bytes_t topic,
                                                       size_t payload);
 
 // Lets a message go.

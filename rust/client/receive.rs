@@ -214,7 +214,8 @@ where
         if keep && self.kept + cost(header.remaining) > KEPT as u32 {
             return Ok(Some(Stop::Full));
         }
-        let stored = self.inbox.begin(topic, payload);
+        let known = self.incoming.bytes().get(start + 2..start + 2 + topic);
+        let stored = self.inbox.begin(topic, known, payload);
         if keep && !stored {
             return Ok(Some(Stop::Full));
         }

@@ -142,7 +142,11 @@ impl Messages {
 }
 
 impl Inbox for Messages {
-    fn begin(&mut self, topic: usize, payload: usize) -> bool {
+    fn begin(&mut self, topic: usize, known: Option<&[u8]>, payload: usize) -> bool {
+        let topic = Bytes {
+            data: known.map_or(ptr::null(), <[u8]>::as_ptr),
+            len: topic,
+        };
         let owner = self.owner;
         let link: *mut *mut Node = match self.last() {
             Some(last) => &raw mut last.next,

@@ -252,15 +252,15 @@ void umqtt_port_report(umqtt_call_t *call, umqtt_outcome_t outcome) {
     world.reported = outcome;
 }
 
-umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, size_t topic, size_t payload) {
+umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, umqtt_bytes_t topic, size_t payload) {
     CHECK(owner == &world && world.lock != NULL && *link == NULL);
     if (payload > world.largest) {
         return NULL;
     }
     world.messages++;
     umqtt_message_t *message = calloc(1, sizeof(umqtt_message_t));
-    message->topic = message->topic_data = malloc(topic);
-    message->topic_len = topic;
+    message->topic = message->topic_data = malloc(topic.len);
+    message->topic_len = topic.len;
     message->payload = message->payload_data = malloc(payload);
     message->payload_len = payload;
     *link = message;

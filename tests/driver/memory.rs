@@ -96,7 +96,8 @@ impl Queue {
 }
 
 impl Inbox for Queue {
-    fn begin(&mut self, topic: usize, payload: usize) -> bool {
+    fn begin(&mut self, topic: usize, known: Option<&[u8]>, payload: usize) -> bool {
+        assert!(known.is_none_or(|known| known.len() == topic));
         let whole = self.0.back().is_none_or(|message| message.tag.is_some());
         assert!(whole, "the message before is not whole");
         if payload > self.1.payload.get() {

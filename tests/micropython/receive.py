@@ -359,6 +359,27 @@ def check_msg_raises_when_the_link_has_failed(t):
         mp.expect("OSError ENOTCONN")
 
 
+@scenario
+def the_same_topic_again_is_the_same_object(t):
+    mp, link, _ = t.connected("""
+        topics = []
+        c.set_callback(lambda topic, msg: topics.append((topic, msg)))
+        for _ in range(7):
+            c.wait_msg()
+        say([b"".join(pair) for pair in topics])
+        say([b[0] is a[0] for a, b in zip(topics, topics[1:])])
+        c.disconnect()
+    """)
+    one, other = broker.publish("a/b", "1"), broker.publish("a/c", "2")
+    link.send(one + one + broker.publish("a/b", "3", retain=True) + other)
+    link.send(one[:6])
+    link.idle(50)
+    link.send(one[6:] + other + other)
+    mp.expect(str([b"a/b1", b"a/b1", b"a/b3", b"a/c2", b"a/b1", b"a/c2", b"a/c2"]),
+              str([True, True, False, False, False, True]))
+    link.expect(broker.DISCONNECT)
+
+
 # --- acknowledgements
 
 @scenario
