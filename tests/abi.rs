@@ -38,6 +38,31 @@ fn header() {
     );
 }
 
+/// `outcome.c` has its texts in the order of the numbers, each with the name of its number.
+#[test]
+fn texts() {
+    let folder = Path::new(ROOT).join("micropython_mod/umqtt");
+    let header = fs::read_to_string(folder.join("umqtt.h")).unwrap();
+    let source = fs::read_to_string(folder.join("outcome.c")).unwrap();
+    for prefix in ["UMQTT_WHAT_", "UMQTT_MALFORMED_"] {
+        let numbers: Vec<&str> = (header.lines())
+            .map(|line| line.trim().split([' ', ',']).next().unwrap())
+            .filter(|name| name.starts_with(prefix))
+            .collect();
+        let texts: Vec<(&str, &str)> = (source.lines())
+            .filter_map(|line| line.trim().split_once(" // "))
+            .filter(|(text, name)| text.starts_with('"') && name.starts_with(prefix))
+            .collect();
+        let names: Vec<&str> = texts.iter().map(|&(_, name)| name).collect();
+        assert!(names.len() > 5 && numbers.starts_with(&names), "{names:?}");
+        for (text, name) in texts {
+            let is_last = text.ends_with(';');
+            assert!(is_last || text.ends_with("\\0\""), "{name}: {text}");
+            assert_eq!(text.matches("\\0").count(), usize::from(!is_last), "{name}");
+        }
+    }
+}
+
 #[test]
 fn program() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("archive");

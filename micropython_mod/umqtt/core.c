@@ -33,7 +33,7 @@ bool umqtt_memory_may_come(int times) {
     return false;
 }
 
-umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings, const umqtt_tls_t *tls) {
+umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings) {
     size_t size = sizeof(umqtt_core_t) + umqtt_size();
     umqtt_core_t *core = m_malloc_maybe(size);
     for (int i = 0; core == NULL && umqtt_memory_may_come(i); i++) {
@@ -45,7 +45,6 @@ umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *set
     memset(core, 0, size);
     core->base.type = &mp_type_object;
     core->not_client = ~(uintptr_t)client;
-    core->tls = *tls;
     #if MICROPY_PY_THREAD
     mp_thread_mutex_init(&core->lock);
     mp_thread_mutex_init(&core->queue_lock);
@@ -192,14 +191,7 @@ void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
         umqtt_raise_mqtt(-error, "the internal thread could not be started");
     }
 }
-#else
-void umqtt_start_thread(umqtt_core_t *core, uint8_t thread) {
-    (void)core;
-    (void)thread;
-}
-#endif
 
-#if MICROPY_PY_THREAD
 // The internal thread may wait for long after a callback, which may refer to its client, and leaves pointers on the stack:
 // where the next frames have holes, the collector would find them.
 static __attribute__((noinline)) void clear_stack(void) {
@@ -219,19 +211,14 @@ static __attribute__((noinline)) void report(umqtt_frame_t *frame, umqtt_outcome
         umqtt_settle(client);
         mp_obj_t callback = core->dropped ? mp_const_none : client->error_callback;
         if (callback != mp_const_none) {
-            vstr_t text;
-            mp_print_t print;
-            vstr_init_print(&text, 48, &print);
-            umqtt_print_outcome(&print, outcome, core->link);
-            mp_obj_t message = mp_obj_new_str(text.buf, text.len);
+            mp_obj_t message = umqtt_describe(outcome, core->link, NULL);
             umqtt_allow_interrupt(frame);
             mp_call_function_1(callback, message);
             umqtt_block_interrupt(frame);
         }
         nlr_pop();
     } else {
-        umqtt_block_interrupt(frame);
-        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
+        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val), 0);
     }
 }
 

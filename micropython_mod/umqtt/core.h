@@ -76,7 +76,6 @@ typedef struct _umqtt_core_t {
     #if UMQTT_LINUX
     // Readable while `to_wake` waits have to end; -1: not made yet.
     int event;
-    #endif
     // Calls that wait, or are about to, and those of them that are internal threads; those that
     // have to wake up; and a number that tells those that registered before the last wake-up from
     // the later ones.
@@ -84,6 +83,7 @@ typedef struct _umqtt_core_t {
     uint16_t idle;
     uint16_t to_wake;
     uint16_t wakeups;
+    #endif
     // Internal threads that have not ended; and the Python object is gone.
     uint8_t threads;
     volatile bool dropped;
@@ -97,7 +97,8 @@ static inline umqtt_client_t *umqtt_client(const umqtt_core_t *core) {
     return (umqtt_client_t *)~core->not_client;
 }
 
-umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings, const umqtt_tls_t *tls);
+// `tls` is not filled in.
+umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *settings);
 // The Python object is collected.
 void umqtt_core_drop(umqtt_core_t *core);
 

@@ -116,31 +116,34 @@ umqtt_link_t *umqtt_link_new(void) {
     return link;
 }
 
+// Calls a method with one argument.
+static void call_method(mp_obj_t object, qstr name, mp_obj_t arg) {
+    mp_obj_t method[3];
+    mp_load_method(object, name, method);
+    method[2] = arg;
+    mp_call_method_n_kw(1, 0, method);
+}
+
 void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t address) {
     size_t n;
     mp_obj_t *entry;
     mp_obj_get_array(address, &n, &entry);
     mp_obj_t socket = mp_call_function_n_kw(mp_load_attr(socket_module, MP_QSTR_socket), 3, 0, entry);
     link->socket = socket;
-    mp_obj_t setblocking[3];
-    mp_load_method(socket, MP_QSTR_setblocking, setblocking);
-    setblocking[2] = mp_const_false;
-    mp_call_method_n_kw(1, 0, setblocking);
+    call_method(socket, MP_QSTR_setblocking, mp_const_false);
     umqtt_settle(MP_OBJ_TO_PTR(socket));
 }
 
 void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address) {
-    size_t n;
-    mp_obj_t *entry;
-    mp_obj_get_array(address, &n, &entry);
-    mp_obj_t connect[3];
-    mp_load_method(link->socket, MP_QSTR_connect, connect);
-    connect[2] = entry[n - 1];
-    mp_call_method_n_kw(1, 0, connect);
+    call_method(link->socket, MP_QSTR_connect, mp_obj_subscr(address, MP_OBJ_NEW_SMALL_INT(-1), MP_OBJ_SENTINEL));
 }
 
 /******************************************************************************/
 // TLS
+
+MP_NORETURN void umqtt_raise_no_tls(void) {
+    mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
+}
 
 void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure) {
     link->failure = failure;
@@ -168,7 +171,7 @@ static int failed(umqtt_link_t *link, int error) {
 }
 
 static bool raised(void *exception, const mp_obj_type_t *type) {
-    return mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(mp_obj_get_type(MP_OBJ_FROM_PTR(exception))), MP_OBJ_FROM_PTR(type));
+    return mp_obj_exception_match(MP_OBJ_FROM_PTR(exception), MP_OBJ_FROM_PTR(type));
 }
 
 static bool has(mp_obj_t object, qstr attribute) {
@@ -235,7 +238,7 @@ void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
     if (module == MP_OBJ_NULL) {
         tls->context = tls_module(MP_QSTR_wrap_socket);
         if (tls->context == MP_OBJ_NULL) {
-            mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
+            umqtt_raise_no_tls();
         }
         tls->module = true;
     }
@@ -283,7 +286,7 @@ static mp_obj_t wrap(umqtt_link_t *link, const umqtt_tls_t *tls) {
     return mp_call_method_n_kw(1, (kw - &args[3]) / 2, args);
 }
 
-// TLS 1.0 has long been given up as unsafe; and its records, of which mbedTLS makes two a call, would break tls_send().
+// TLS 1.0 has long been given up as unsafe; and its records, of which mbedTLS makes two a call, would break umqtt_tls_send().
 static void refuse_old(mp_obj_t stream) {
     mp_obj_t cipher[2];
     mp_load_method_maybe(stream, MP_QSTR_cipher, cipher);
@@ -322,7 +325,7 @@ int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
 // record, and the rest when it has taken all of it: nobody gives up what has been encrypted, and a slow peer is no dead one.
 // How much went into the record, the module says only then. Should it be off by then, as a read may send it off, the module
 // is not asked again: it would encrypt the same data once more.
-static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+mp_int_t umqtt_tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
     enum { SMALLEST = 64 }; // What a record may be limited to at worst: RFC 8449, 4.
     size_t given = link->held;
     if (given > 0) {
@@ -378,7 +381,7 @@ static bool is_empty(const umqtt_link_t *link) {
 
 // Reads record after record, for no wait for the socket tells of data that the TLS module has. Nor of an end, or a failure,
 // that it has met behind them, and maybe says only once: then the next wait is for what there is always.
-static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     enum { AT_ONCE = MP_STREAM_POLL_RD | MP_STREAM_POLL_WR };
     volatile size_t done = 0;
     nlr_buf_t nlr;
@@ -426,34 +429,4 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     }
     return not_now(error) ? -MP_EAGAIN : -failed(link, error);
 }
-#else
-void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
-    mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
-}
 #endif
-
-/******************************************************************************/
-// Sending and receiving
-
-mp_int_t umqtt_link_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
-    #if UMQTT_TLS
-    if (link->tls != MP_OBJ_NULL) {
-        return tls_send(link, data, len);
-    }
-    #endif
-    int error = MP_EIO;
-    mp_uint_t n = mp_get_stream(link->socket)->write(link->socket, data, len, &error);
-    return n == MP_STREAM_ERROR ? -error : (mp_int_t)n;
-}
-
-mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
-    #if UMQTT_TLS
-    if (link->tls != MP_OBJ_NULL) {
-        return tls_receive(link, data, len);
-    }
-    #endif
-    // Some ports set no error at the end of the stream.
-    int error = 0;
-    mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
-    return n != MP_STREAM_ERROR ? (mp_int_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
-}

@@ -4,6 +4,7 @@
 #define MICROPY_INCLUDED_UMQTT_LINK_H
 
 #include "py/obj.h"
+#include "compat.h"
 
 // Is there a TLS module in the firmware? (MICROPY_PY_USSL: before 1.21.)
 #ifndef UMQTT_TLS
@@ -76,6 +77,8 @@ typedef struct _umqtt_link_t {
 // Makes the context, from a certificate authority (str or bytes; None: do not verify) and the certificate and key that
 // are there. Raises ValueError for what the firmware cannot do, MQTTException for what its TLS module does not take.
 void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca);
+// Raises NotImplementedError.
+MP_NORETURN void umqtt_raise_no_tls(void);
 
 // A link without a socket, and a non-blocking socket for it, for an entry of getaddrinfo's.
 umqtt_link_t *umqtt_link_new(void);
@@ -86,10 +89,10 @@ void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t addres
 void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address);
 int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls);
 
-// Sends, or receives, what can be without waiting. The number of bytes, or an error, negated. Receiving fewer bytes than
-// asked for means that there are no more at this moment; none: the peer closed the connection.
-mp_int_t umqtt_link_send(umqtt_link_t *link, const uint8_t *data, size_t len);
-mp_int_t umqtt_link_receive(umqtt_link_t *link, uint8_t *data, size_t len);
+// Sends, or receives, over TLS what can be without waiting. The number of bytes, or an error, negated. Receiving fewer
+// bytes than asked for means that there are no more at this moment; none: the peer closed the connection.
+mp_int_t umqtt_tls_send(umqtt_link_t *link, const uint8_t *data, size_t len);
+mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len);
 
 // The alert that came last, as RFC 8446 numbers them (6); unknown, if it is encrypted; negative: it was no alert that came.
 enum { UMQTT_ALERT_UNKNOWN = 255 };

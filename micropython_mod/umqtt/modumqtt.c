@@ -23,6 +23,15 @@ static umqtt_core_t *core_of(mp_obj_t self_in) {
     return self->core;
 }
 
+// The end of most methods: leaves the engine, and raises what the call came to, if it failed.
+static mp_obj_t finish(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
+    umqtt_leave(frame);
+    if (outcome.what != UMQTT_WHAT_DONE) {
+        umqtt_raise(frame, outcome, false);
+    }
+    return mp_const_none;
+}
+
 /******************************************************************************/
 // Arguments
 
@@ -34,6 +43,10 @@ static MP_NORETURN void raise_value(qstr name, const char *problem) {
     mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: %s"), name, problem);
 }
 
+static inline bool is_text(mp_obj_t object) {
+    return mp_obj_is_str_or_bytes(object);
+}
+
 // What is in a str or bytes object. The engine may hold on to it: it begins a block of the heap, which the collector finds
 // without the object, or lies outside of the heap.
 static umqtt_bytes_t bytes_of(mp_obj_t object) {
@@ -42,24 +55,30 @@ static umqtt_bytes_t bytes_of(mp_obj_t object) {
 }
 
 static umqtt_bytes_t bytes_arg(mp_obj_t arg, qstr name) {
-    if (!mp_obj_is_str_or_bytes(arg)) {
+    if (!is_text(arg)) {
         raise_type(name, "str or bytes");
     }
     return bytes_of(arg);
 }
 
-static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name) {
+// What the engine asks of a text.
+typedef struct _rule_t {
+    bool (*check)(umqtt_bytes_t text);
+    const char *problem;
+} rule_t;
+
+static const rule_t utf8 = { umqtt_check_text, "not UTF-8, or a NUL in it" };
+static const rule_t topic_name = { umqtt_check_topic, "empty, not UTF-8, or with a wildcard or a NUL" };
+static const rule_t topic_filter = { umqtt_check_filter, "empty, not UTF-8, or with a misplaced wildcard or a NUL" };
+
+// `rule` NULL: any bytes.
+static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name, const rule_t *rule) {
     umqtt_bytes_t text = bytes_arg(arg, name);
     if (text.len > MAX_TEXT) {
         raise_value(name, "longer than 65535 bytes");
     }
-    return text;
-}
-
-static umqtt_bytes_t utf8_arg(mp_obj_t arg, qstr name) {
-    umqtt_bytes_t text = text_arg(arg, name);
-    if (!umqtt_check_text(text)) {
-        raise_value(name, "not UTF-8, or a NUL in it");
+    if (rule != NULL && !rule->check(text)) {
+        raise_value(name, rule->problem);
     }
     return text;
 }
@@ -69,32 +88,17 @@ static mp_obj_t none_to_empty(mp_obj_t arg) {
     return arg == mp_const_none ? MP_OBJ_NEW_QSTR(MP_QSTR_) : arg;
 }
 
-static umqtt_bytes_t topic_arg(mp_obj_t arg) {
-    umqtt_bytes_t topic = text_arg(arg, MP_QSTR_topic);
-    if (!umqtt_check_topic(topic)) {
-        raise_value(MP_QSTR_topic, "empty, not UTF-8, or with a wildcard or a NUL");
-    }
-    return topic;
-}
-
-static umqtt_bytes_t filter_arg(mp_obj_t arg) {
-    umqtt_bytes_t filter = text_arg(arg, MP_QSTR_topic);
-    if (!umqtt_check_filter(filter)) {
-        raise_value(MP_QSTR_topic, "empty, not UTF-8, or with a misplaced wildcard or a NUL");
-    }
-    return filter;
-}
-
 // A copy, so that the script may change the original.
 static umqtt_bytes_t copy_bytes(const void *data, size_t len) {
     return bytes_of(mp_obj_new_bytes(data, len));
 }
 
-// A str or any buffer. `*fixed`: the script cannot change it.
+// A str or any buffer. `*fixed`: the script cannot change it; it is copied, if that was asked for.
 static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
     umqtt_bytes_t msg;
     mp_buffer_info_t buffer;
-    *fixed = mp_obj_is_str_or_bytes(arg);
+    bool copy = *fixed;
+    *fixed = is_text(arg);
     if (*fixed) {
         msg = bytes_of(arg);
     } else if (mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
@@ -105,6 +109,10 @@ static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
     }
     if (msg.len > limit) {
         raise_value(MP_QSTR_msg, "too long");
+    }
+    if (copy && !*fixed) {
+        msg = copy_bytes(msg.data, msg.len);
+        *fixed = true;
     }
     return msg;
 }
@@ -157,11 +165,11 @@ static void check_ssl_params(mp_obj_t params) {
 // What `ssl` and `ssl_params` ask for.
 static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server) {
     umqtt_tls_t tls = { .hostname = mp_const_none, .cert = mp_const_none, .key = mp_const_none };
-    mp_obj_t ca = mp_const_none;
-    if (params != mp_const_none && !mp_obj_is_type(params, &mp_type_dict) && !mp_obj_is_str_or_bytes(params)) {
+    if (params != mp_const_none && !mp_obj_is_type(params, &mp_type_dict) && !is_text(params)) {
         raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
     }
     #if UMQTT_TLS
+    mp_obj_t ca = mp_const_none;
     enum { CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED };
     int cert_reqs = CERT_OPTIONAL;
     if (mp_obj_is_type(params, &mp_type_dict)) {
@@ -196,7 +204,7 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
     #if UMQTT_TLS
     umqtt_bytes_t hostname = server;
     if (tls.hostname != mp_const_none) {
-        hostname = utf8_arg(tls.hostname, MP_QSTR_server_hostname);
+        hostname = text_arg(tls.hostname, MP_QSTR_server_hostname, &utf8);
         if (umqtt_is_address(hostname)) {
             raise_value(MP_QSTR_server_hostname, "a name expected, not an address");
         }
@@ -225,9 +233,11 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
         tls.context = ssl;
         return tls;
     }
-    #endif
     umqtt_tls_load(&tls, ca);
     return tls;
+    #else
+    umqtt_raise_no_tls();
+    #endif
 }
 
 /******************************************************************************/
@@ -255,10 +265,10 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     mp_arg_parse_all_kw_array(n_args, n_kw, all_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
 
     umqtt_settings_t settings = {
-        .client_id = utf8_arg(args[ARG_client_id].u_obj, MP_QSTR_client_id),
-        .server = utf8_arg(args[ARG_server].u_obj, MP_QSTR_server),
-        .user = utf8_arg(none_to_empty(args[ARG_user].u_obj), MP_QSTR_user),
-        .password = text_arg(none_to_empty(args[ARG_password].u_obj), MP_QSTR_password),
+        .client_id = text_arg(args[ARG_client_id].u_obj, MP_QSTR_client_id, &utf8),
+        .server = text_arg(args[ARG_server].u_obj, MP_QSTR_server, &utf8),
+        .user = text_arg(none_to_empty(args[ARG_user].u_obj), MP_QSTR_user, &utf8),
+        .password = text_arg(none_to_empty(args[ARG_password].u_obj), MP_QSTR_password, NULL),
         .port = int_arg(args[ARG_port].u_obj, MP_QSTR_port, 0, 65535),
         .keepalive = int_arg(args[ARG_keepalive].u_obj, MP_QSTR_keepalive, 0, 65535),
         .ping_max = int_arg(args[ARG_pingmaxnum].u_obj, MP_QSTR_pingmaxnum, 0, 255),
@@ -281,7 +291,10 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     self->core = NULL;
     self->callback = mp_const_none;
     self->error_callback = mp_const_none;
-    self->core = umqtt_core_new(self, &settings, &tls);
+    self->core = umqtt_core_new(self, &settings);
+    #if UMQTT_TLS
+    self->core->tls = tls;
+    #endif
     return MP_OBJ_FROM_PTR(self);
 }
 
@@ -301,27 +314,26 @@ static mp_obj_t mqttclient_error_register_cb(mp_obj_t self_in, mp_obj_t callback
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_error_register_cb_obj, mqttclient_error_register_cb);
 
+// Those of publish(); set_last_will() has all but the last.
+enum { MESSAGE_topic, MESSAGE_msg, MESSAGE_retain, MESSAGE_qos, MESSAGE_wait };
+static const mp_arg_t message_args[] = {
+    { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+    { MP_QSTR_msg, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
+    { MP_QSTR_retain, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
+    { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
+    { MP_QSTR_wait, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_TRUE } },
+};
+
 static mp_obj_t mqttclient_set_last_will(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
-    enum { ARG_topic, ARG_msg, ARG_retain, ARG_qos };
-    static const mp_arg_t allowed_args[] = {
-        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-        { MP_QSTR_msg, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-        { MP_QSTR_retain, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
-        { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
-    };
-    mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
-    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
-    umqtt_bytes_t topic = topic_arg(args[ARG_topic].u_obj);
-    int qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
-    bool retain = mp_obj_is_true(args[ARG_retain].u_obj);
-    bool fixed;
-    umqtt_bytes_t msg = msg_arg(args[ARG_msg].u_obj, MAX_TEXT, &fixed);
-    if (!fixed) {
-        msg = copy_bytes(msg.data, msg.len);
-    }
-    umqtt_core_t *core = core_of(pos_args[0]);
+    mp_arg_val_t args[MESSAGE_wait];
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(args), message_args, args);
+    umqtt_bytes_t topic = text_arg(args[MESSAGE_topic].u_obj, MP_QSTR_topic, &topic_name);
+    int qos = int_arg(args[MESSAGE_qos].u_obj, MP_QSTR_qos, 0, 2);
+    bool retain = mp_obj_is_true(args[MESSAGE_retain].u_obj);
+    bool fixed = true;
+    umqtt_bytes_t msg = msg_arg(args[MESSAGE_msg].u_obj, MAX_TEXT, &fixed);
     umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
+    umqtt_enter(&frame, core_of(pos_args[0]));
     umqtt_set_will(&frame.call, topic, msg, retain, qos);
     umqtt_leave(&frame);
     umqtt_settle(topic.data);
@@ -340,6 +352,7 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
     umqtt_frame_t frame;
     umqtt_enter(&frame, core);
     umqtt_outcome_t outcome = umqtt_connect(&frame.call, clean_session.u_bool);
+    #if MICROPY_PY_THREAD
     if (outcome.what == UMQTT_WHAT_DONE && outcome.detail >= 0) {
         // Before umqtt_leave(), which lets Ctrl-C through: a client that is connected has its thread.
         nlr_buf_t nlr;
@@ -350,9 +363,10 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
             frame.exception = MP_OBJ_FROM_PTR(nlr.ret_val);
         }
     }
+    #endif
     umqtt_leave(&frame);
     if (outcome.what != UMQTT_WHAT_DONE) {
-        umqtt_raise_connect(outcome, &frame);
+        umqtt_raise(&frame, outcome, true);
     }
     return MP_OBJ_NEW_SMALL_INT(0);
 }
@@ -388,105 +402,83 @@ static mp_obj_t mqttclient___del__(mp_obj_t self_in) {
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient___del___obj, mqttclient___del__);
 
 static mp_obj_t mqttclient_ping(mp_obj_t self_in) {
-    umqtt_core_t *core = core_of(self_in);
     umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_ping(&frame.call);
-    umqtt_leave(&frame);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    umqtt_enter(&frame, core_of(self_in));
+    return finish(&frame, umqtt_ping(&frame.call));
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_ping_obj, mqttclient_ping);
 
 static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
-    enum { ARG_topic, ARG_msg, ARG_retain, ARG_qos, ARG_wait };
-    static const mp_arg_t allowed_args[] = {
-        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-        { MP_QSTR_msg, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-        { MP_QSTR_retain, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_FALSE } },
-        { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
-        { MP_QSTR_wait, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_TRUE } },
-    };
-    mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
+    mp_arg_val_t args[MP_ARRAY_SIZE(message_args)];
     // The parser takes longer than all the rest.
     bool parsed = n_args != 3 || kw_args->used != 0;
     if (parsed) {
-        mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
+        mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(args), message_args, args);
     }
-    umqtt_bytes_t topic = topic_arg(parsed ? args[ARG_topic].u_obj : pos_args[1]);
+    umqtt_bytes_t topic = text_arg(parsed ? args[MESSAGE_topic].u_obj : pos_args[1], MP_QSTR_topic, &topic_name);
     int qos = 0;
     bool retain = false, wait = true;
     if (parsed) {
-        qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
-        retain = mp_obj_is_true(args[ARG_retain].u_obj);
-        wait = mp_obj_is_true(args[ARG_wait].u_obj);
+        qos = int_arg(args[MESSAGE_qos].u_obj, MP_QSTR_qos, 0, 2);
+        retain = mp_obj_is_true(args[MESSAGE_retain].u_obj);
+        wait = mp_obj_is_true(args[MESSAGE_wait].u_obj);
     }
-    bool fixed;
+    // What the script can change is copied; with QoS 0 only if it is not off at once.
+    bool fixed = qos > 0;
     // Beside the payload: the topic with its length, and the packet identifier.
-    umqtt_bytes_t msg = msg_arg(parsed ? args[ARG_msg].u_obj : pos_args[2], MAX_REMAINING - topic.len - 4, &fixed);
-    umqtt_core_t *core = core_of(pos_args[0]);
-    umqtt_outcome_t outcome = { UMQTT_WHAT_BUSY, 0 };
-    // What the script can change is copied, unless it is off at once.
-    for (int copied = fixed; copied <= 1 && outcome.what == UMQTT_WHAT_BUSY; copied++) {
-        if (!fixed && (copied || qos > 0)) {
-            msg = copy_bytes(msg.data, msg.len);
-            fixed = true;
-        }
-        umqtt_frame_t frame;
-        umqtt_enter(&frame, core);
+    umqtt_bytes_t msg = msg_arg(parsed ? args[MESSAGE_msg].u_obj : pos_args[2], MAX_REMAINING - topic.len - 4, &fixed);
+    umqtt_frame_t frame;
+    umqtt_outcome_t outcome;
+    for (;;) {
+        umqtt_enter(&frame, core_of(pos_args[0]));
         outcome = umqtt_publish(&frame.call, topic, msg, retain, qos, wait, fixed);
+        if (outcome.what != UMQTT_WHAT_BUSY) {
+            break;
+        }
         umqtt_leave(&frame);
+        msg = copy_bytes(msg.data, msg.len);
+        fixed = true;
     }
     if (qos > 0) {
         umqtt_settle(topic.data);
         umqtt_settle(msg.data);
     }
-    umqtt_check_outcome(outcome, core);
+    finish(&frame, outcome);
     return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_publish_obj, 1, mqttclient_publish);
 
-static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+// subscribe(), or unsubscribe(), which has no `qos`.
+static mp_obj_t change_subscription(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args, bool subscribe) {
     enum { ARG_topic, ARG_qos };
     static const mp_arg_t allowed_args[] = {
         { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
         { MP_QSTR_qos, MP_ARG_OBJ, { .u_rom_obj = MP_ROM_INT(0) } },
     };
     mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
-    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
-    umqtt_bytes_t filter = filter_arg(args[ARG_topic].u_obj);
-    int qos = int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2);
-    umqtt_core_t *core = core_of(pos_args[0]);
+    size_t n = subscribe ? MP_ARRAY_SIZE(allowed_args) : ARG_qos;
+    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, n, allowed_args, args);
+    umqtt_bytes_t filter = text_arg(args[ARG_topic].u_obj, MP_QSTR_topic, &topic_filter);
+    int qos = subscribe ? int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2) : 0;
     umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_subscribe(&frame.call, filter, qos);
-    umqtt_leave(&frame);
+    umqtt_enter(&frame, core_of(pos_args[0]));
+    umqtt_outcome_t outcome = subscribe ? umqtt_subscribe(&frame.call, filter, qos) : umqtt_unsubscribe(&frame.call, filter);
     umqtt_settle(filter.data);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    return finish(&frame, outcome);
+}
+
+static mp_obj_t mqttclient_subscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
+    return change_subscription(n_args, pos_args, kw_args, true);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_subscribe_obj, 1, mqttclient_subscribe);
 
 static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
-    static const mp_arg_t allowed_args[] = {
-        { MP_QSTR_topic, MP_ARG_REQUIRED | MP_ARG_OBJ, { .u_rom_obj = MP_ROM_NONE } },
-    };
-    mp_arg_val_t topic;
-    mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, 1, allowed_args, &topic);
-    umqtt_bytes_t filter = filter_arg(topic.u_obj);
-    umqtt_core_t *core = core_of(pos_args[0]);
-    umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_outcome_t outcome = umqtt_unsubscribe(&frame.call, filter);
-    umqtt_leave(&frame);
-    umqtt_settle(filter.data);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    return change_subscription(n_args, pos_args, kw_args, false);
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_unsubscribe_obj, 1, mqttclient_unsubscribe);
 
 // Calls back. What the callback raises is printed, unless it is meant to end the script.
-static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
+static void deliver(umqtt_frame_t *frame, const umqtt_message_t *message) {
     umqtt_core_t *core = frame->core;
     core->running = umqtt_client(core)->callback;
     core->running_thread = umqtt_this_thread();
@@ -494,42 +486,24 @@ static void deliver(umqtt_frame_t *frame, mp_obj_t topic, mp_obj_t payload) {
     if (nlr_push(&nlr) == 0) {
         umqtt_allow_interrupt(frame);
         if (core->running != mp_const_none) {
-            mp_call_function_2(core->running, topic, payload);
+            mp_call_function_2(core->running, MP_OBJ_FROM_PTR(message->topic), MP_OBJ_FROM_PTR(message->payload));
         }
         umqtt_block_interrupt(frame);
         nlr_pop();
     } else {
-        umqtt_block_interrupt(frame);
-        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val));
+        umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val), 0);
     }
     core->running_thread = NULL;
     core->running = MP_OBJ_NULL;
 }
 
-static bool is_inside_callback(const umqtt_core_t *core) {
-    return core->running_thread != NULL && core->running_thread == umqtt_this_thread();
-}
-
-// Receives and handles the next message; the answer is that of umqtt_receive().
-static umqtt_outcome_t handle_next(umqtt_frame_t *frame, bool wait, uint32_t *length) {
-    for (;;) {
-        umqtt_outcome_t outcome = umqtt_receive(&frame->call, wait, length);
-        if (outcome.what == UMQTT_WHAT_SKIPPED) {
-            umqtt_report_skipped(frame, *length);
-            continue;
-        }
-        if (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0) {
-            umqtt_message_t *message = umqtt_first_message(&frame->call);
-            deliver(frame, MP_OBJ_FROM_PTR(message->topic), MP_OBJ_FROM_PTR(message->payload));
-            umqtt_handled(&frame->call);
-        }
-        return outcome;
-    }
-}
-
-static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
+// check_msg(), which handles what there is, or wait_msg().
+static mp_obj_t receive(mp_obj_t self_in, bool wait) {
     umqtt_core_t *core = core_of(self_in);
-    if (is_inside_callback(core)) {
+    if (core->running_thread != NULL && core->running_thread == umqtt_this_thread()) {
+        if (wait) {
+            mp_raise_msg(&mp_type_RuntimeError, MP_ERROR_TEXT("wait_msg inside the callback"));
+        }
         return mp_const_none;
     }
     umqtt_frame_t frame;
@@ -538,29 +512,28 @@ static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
     uint32_t length;
     // A flood must not keep the script for ever.
     enum { SHORTEST_HEADER = 2 };
-    int32_t rest = umqtt_receive_buffer();
+    int32_t rest = wait ? 0 : umqtt_receive_buffer();
     do {
-        outcome = handle_next(&frame, false, &length);
+        while ((outcome = umqtt_receive(&frame.call, wait, &length)).what == UMQTT_WHAT_SKIPPED) {
+            umqtt_report(&frame, MP_OBJ_NULL, length);
+        }
+        if (outcome.what != UMQTT_WHAT_DONE || outcome.detail == 0) {
+            break;
+        }
+        deliver(&frame, umqtt_first_message(&frame.call));
+        umqtt_handled(&frame.call);
         rest -= SHORTEST_HEADER + length;
-    } while (outcome.what == UMQTT_WHAT_DONE && outcome.detail > 0 && rest > 0 && frame.exception == MP_OBJ_NULL);
-    umqtt_leave(&frame);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    } while (rest > 0 && frame.exception == MP_OBJ_NULL);
+    return finish(&frame, outcome);
+}
+
+static mp_obj_t mqttclient_check_msg(mp_obj_t self_in) {
+    return receive(self_in, false);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_check_msg_obj, mqttclient_check_msg);
 
 static mp_obj_t mqttclient_wait_msg(mp_obj_t self_in) {
-    umqtt_core_t *core = core_of(self_in);
-    if (is_inside_callback(core)) {
-        mp_raise_msg(&mp_type_RuntimeError, MP_ERROR_TEXT("wait_msg inside the callback"));
-    }
-    umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    uint32_t length;
-    umqtt_outcome_t outcome = handle_next(&frame, true, &length);
-    umqtt_leave(&frame);
-    umqtt_check_outcome(outcome, core);
-    return mp_const_none;
+    return receive(self_in, true);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_wait_msg_obj, mqttclient_wait_msg);
 

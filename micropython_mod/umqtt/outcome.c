@@ -13,66 +13,77 @@
 
 MP_DEFINE_EXCEPTION(MQTTException, ValueError);
 
-static const char *malformed_text(int malformed) {
-    switch (malformed) {
-        case UMQTT_MALFORMED_REMAINING_LENGTH:
-            return "wrong remaining length";
-        case UMQTT_MALFORMED_KIND:
-            return "reserved packet type";
-        case UMQTT_MALFORMED_FLAGS:
-            return "wrong flags";
-        case UMQTT_MALFORMED_QOS:
-            return "QoS 3";
-        case UMQTT_MALFORMED_PACKET_ID:
-            return "packet identifier 0";
-        case UMQTT_MALFORMED_RETURN_CODE:
-            return "unknown return code";
-        case UMQTT_MALFORMED_SESSION_PRESENT:
-            return "wrong session present";
-        case UMQTT_MALFORMED_TOPIC:
-            return "empty topic, or one with a wildcard";
-        case UMQTT_MALFORMED_UTF8:
-            return "text that is not UTF-8";
-        default:
-            return "malformed packet";
-    }
-}
+// Texts by number, one behind the other: a table of pointers would take four bytes more for each. The first are what an
+// outcome is in words, with `detail` for a number; empty: that of UMQTT_WHAT_IO.
+static const char failures[] =
+    "name not resolved\0" // UMQTT_WHAT_DNS
+    " failed (errno %d)\0" // UMQTT_WHAT_DIAL
+    "connection failed (errno %d)\0" // UMQTT_WHAT_IO
+    "server closed the connection\0" // UMQTT_WHAT_CLOSED
+    " timed out\0" // UMQTT_WHAT_UNREACHABLE
+    "CONNACK did not come in time\0" // UMQTT_WHAT_SILENT
+    "server stopped reading in the middle of a packet\0" // UMQTT_WHAT_STALLED
+    "server did not answer PINGREQ in time\0" // UMQTT_WHAT_NO_PINGRESP
+    "server sent a malformed packet: \0" // UMQTT_WHAT_MALFORMED
+    "server sent a packet that does not belong here: type %d\0" // UMQTT_WHAT_UNEXPECTED
+    "connection refused: \0" // UMQTT_WHAT_REFUSED
+    "\0" // UMQTT_WHAT_INTERRUPTED
+    "closed while connecting\0" // UMQTT_WHAT_NOT_CONNECTED
+    "\0" // UMQTT_WHAT_TIMED_OUT
+    "\0" // UMQTT_WHAT_SUBSCRIPTION_REFUSED
+    ""; // UMQTT_WHAT_NO_MEMORY
 
-static const char *refused_text(int code) {
-    // Table 3.1.
-    static const char *const texts[] = {
-        "unacceptable protocol version",
-        "client identifier rejected",
-        "server unavailable",
-        "bad user name or password",
-        "not authorized",
-    };
-    return texts[code - 1];
-}
-
-// What an outcome is in words, with `detail` for a number, and the errno that tells it best; 0: `detail` is the errno.
-static const struct {
-    const char *text;
-    int16_t error;
-} failures[] = {
-    [UMQTT_WHAT_NOT_CONNECTED] = { "closed while connecting", MP_ENOTCONN },
-    [UMQTT_WHAT_TIMED_OUT] = { NULL, MP_ETIMEDOUT },
-    [UMQTT_WHAT_NO_MEMORY] = { NULL, MP_ENOMEM },
-    [UMQTT_WHAT_DNS] = { "name not resolved", 0 },
-    [UMQTT_WHAT_DIAL] = { " failed (errno %d)", 0 },
-    [UMQTT_WHAT_UNREACHABLE] = { " timed out", MP_ETIMEDOUT },
-    [UMQTT_WHAT_SILENT] = { "CONNACK did not come in time", MP_ETIMEDOUT },
-    [UMQTT_WHAT_IO] = { "connection failed (errno %d)", 0 },
-    [UMQTT_WHAT_CLOSED] = { "server closed the connection", MP_ECONNRESET },
-    [UMQTT_WHAT_STALLED] = { "server stopped reading in the middle of a packet", MP_ETIMEDOUT },
-    [UMQTT_WHAT_NO_PINGRESP] = { "server did not answer PINGREQ in time", MP_ETIMEDOUT },
-    [UMQTT_WHAT_MALFORMED] = { "server sent a malformed packet: ", MP_EPROTO },
-    [UMQTT_WHAT_UNEXPECTED] = { "server sent a packet that does not belong here: type %d", MP_EPROTO },
-    [UMQTT_WHAT_REFUSED] = { "connection refused: ", MP_ECONNRESET },
+// The errno that tells it best; 0: `detail` is the errno.
+static const uint8_t errors[] = {
+    [UMQTT_WHAT_CLOSED] = MP_ECONNRESET,
+    [UMQTT_WHAT_UNREACHABLE] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_SILENT] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_STALLED] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_NO_PINGRESP] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_MALFORMED] = MP_EPROTO,
+    [UMQTT_WHAT_UNEXPECTED] = MP_EPROTO,
+    [UMQTT_WHAT_REFUSED] = MP_ECONNRESET,
+    [UMQTT_WHAT_NOT_CONNECTED] = MP_ENOTCONN,
+    [UMQTT_WHAT_TIMED_OUT] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_NO_MEMORY] = MP_ENOMEM,
 };
 
+// For UMQTT_WHAT_MALFORMED, from 1 on; empty: no server's packet is wrong in this way.
+static const char malformed[] =
+    "\0"
+    "wrong remaining length\0" // UMQTT_MALFORMED_REMAINING_LENGTH
+    "reserved packet type\0" // UMQTT_MALFORMED_KIND
+    "wrong flags\0" // UMQTT_MALFORMED_FLAGS
+    "QoS 3\0" // UMQTT_MALFORMED_QOS
+    "packet identifier 0\0" // UMQTT_MALFORMED_PACKET_ID
+    "\0" // UMQTT_MALFORMED_PROTOCOL
+    "\0" // UMQTT_MALFORMED_VERSION
+    "\0" // UMQTT_MALFORMED_CONNECT_FLAGS
+    "unknown return code\0" // UMQTT_MALFORMED_RETURN_CODE
+    "wrong session present\0" // UMQTT_MALFORMED_SESSION_PRESENT
+    "empty topic, or one with a wildcard\0" // UMQTT_MALFORMED_TOPIC
+    "text that is not UTF-8\0" // UMQTT_MALFORMED_UTF8
+    ""; // UMQTT_MALFORMED_TOO_LONG
+
+// For UMQTT_WHAT_REFUSED: table 3.1, from 1 on.
+static const char refused[] =
+    "\0"
+    "unacceptable protocol version\0"
+    "client identifier rejected\0"
+    "server unavailable\0"
+    "bad user name or password\0"
+    "not authorized";
+
+// The text with this number, counted from 0.
+static const char *text_of(const char *texts, int number) {
+    while (number-- > 0) {
+        texts += strlen(texts) + 1;
+    }
+    return texts;
+}
+
 static int outcome_errno(umqtt_outcome_t outcome) {
-    int error = outcome.what < MP_ARRAY_SIZE(failures) ? failures[outcome.what].error : 0;
+    int error = errors[outcome.what];
     return error != 0 ? error : outcome.detail;
 }
 
@@ -146,8 +157,8 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
     #endif
 }
 
-void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link) {
-    bool tls = link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
+static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link) {
+    bool tls = UMQTT_TLS && link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
     if (tls && outcome.detail == MP_EPROTO && (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_IO)) {
         mp_print_str(print, outcome.what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
         print_tls_failure(print, link);
@@ -156,59 +167,53 @@ void umqtt_print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const
     if (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_UNREACHABLE) {
         mp_print_str(print, tls ? "TLS handshake" : "TCP connection");
     }
-    const char *text = failures[outcome.what].text;
-    mp_printf(print, text != NULL ? text : failures[UMQTT_WHAT_IO].text, (int)outcome.detail);
+    const char *text = text_of(failures, outcome.what);
+    mp_printf(print, text[0] != 0 ? text : text_of(failures, UMQTT_WHAT_IO), (int)outcome.detail);
     if (outcome.what == UMQTT_WHAT_MALFORMED) {
-        mp_print_str(print, malformed_text(outcome.detail));
+        mp_print_str(print, text_of(malformed, outcome.detail));
     } else if (outcome.what == UMQTT_WHAT_REFUSED) {
-        mp_print_str(print, refused_text(outcome.detail));
+        mp_print_str(print, text_of(refused, outcome.detail));
     }
 }
 
-static MP_NORETURN void raise_with_text(const mp_obj_type_t *type, int code, const vstr_t *text) {
-    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), mp_obj_new_str(text->buf, text->len) };
-    nlr_raise(mp_obj_exception_make_new(type, 2, 0, args));
-}
-
-MP_NORETURN void umqtt_raise_mqtt(int code, const char *words) {
-    vstr_t text;
-    vstr_init(&text, 64);
-    vstr_add_str(&text, words);
-    raise_with_text(&mp_type_MQTTException, code, &text);
-}
-
-MP_NORETURN void umqtt_raise_connect(umqtt_outcome_t outcome, umqtt_frame_t *frame) {
+mp_obj_t umqtt_describe(umqtt_outcome_t outcome, const umqtt_link_t *link, const umqtt_settings_t *server) {
     vstr_t text;
     mp_print_t print;
     vstr_init_print(&text, 64, &print);
-    const umqtt_settings_t *to = umqtt_settings(&frame->call);
-    mp_printf(&print, "%.*s:%u: ", (int)to->server.len, (const char *)to->server.data, (unsigned)to->port);
-    umqtt_print_outcome(&print, outcome, frame->link);
-    int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
-        : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
-        : -outcome_errno(outcome);
-    raise_with_text(&mp_type_MQTTException, code, &text);
+    if (server != NULL) {
+        umqtt_bytes_t name = server->server;
+        mp_printf(&print, "%.*s:%u: ", (int)name.len, (const char *)name.data, (unsigned)server->port);
+    }
+    print_outcome(&print, outcome, link);
+    return mp_obj_new_str(text.buf, text.len);
 }
 
-void umqtt_check_outcome(umqtt_outcome_t outcome, const umqtt_core_t *core) {
-    switch (outcome.what) {
-        case UMQTT_WHAT_DONE:
-            return;
-        case UMQTT_WHAT_NO_MEMORY:
-            mp_raise_type(&mp_type_MemoryError);
-        case UMQTT_WHAT_SUBSCRIPTION_REFUSED:
-            umqtt_raise_mqtt(128, "server refused the subscription");
-        default:
-            break;
-    }
+static MP_NORETURN void raise_with_text(const mp_obj_type_t *type, int code, mp_obj_t text) {
+    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), text };
+    nlr_raise(mp_obj_new_exception_args(type, MP_ARRAY_SIZE(args), args));
+}
+
+MP_NORETURN void umqtt_raise_mqtt(int code, const char *text) {
+    raise_with_text(&mp_type_MQTTException, code, mp_obj_new_str(text, strlen(text)));
+}
+
+MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome, bool connecting) {
     int error = outcome_errno(outcome);
+    if (connecting) {
+        int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
+            : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
+            : -error;
+        raise_with_text(&mp_type_MQTTException, code, umqtt_describe(outcome, frame->link, umqtt_settings(&frame->call)));
+    }
+    if (outcome.what == UMQTT_WHAT_NO_MEMORY) {
+        mp_raise_type(&mp_type_MemoryError);
+    }
+    if (outcome.what == UMQTT_WHAT_SUBSCRIPTION_REFUSED) {
+        umqtt_raise_mqtt(128, "server refused the subscription");
+    }
     if (error == MP_EPROTO) {
         // The number alone would not say much.
-        vstr_t text;
-        mp_print_t print;
-        vstr_init_print(&text, 64, &print);
-        umqtt_print_outcome(&print, outcome, core->link);
-        raise_with_text(&mp_type_OSError, error, &text);
+        raise_with_text(&mp_type_OSError, error, umqtt_describe(outcome, frame->core->link, NULL));
     }
     mp_raise_OSError(error);
 }

@@ -84,10 +84,10 @@ static bool is_main_thread(void) {
 }
 #endif
 
+#if MICROPY_ASYNC_KBD_INTR
 // Where the main thread is: outside, in the engine, or waiting outside of it.
 enum { GUARD_NONE, GUARD_ENGINE, GUARD_WAITING };
 
-#if MICROPY_ASYNC_KBD_INTR
 // Blocking the signal instead would cost two system calls a publish, each half as long as its
 // write.
 static volatile sig_atomic_t guard;
@@ -109,6 +109,24 @@ static void handle_sigint(int signum) {
     raise_interrupt(signum);
 }
 
+// Goes to another place; a SIGINT that was put off is let through where that is possible.
+static void set_guard(const umqtt_frame_t *frame, int place) {
+    if (frame->main_thread) {
+        guard = place;
+        if (place != GUARD_ENGINE && sigint_pending) {
+            sigint_pending = 0;
+            raise(SIGINT);
+        }
+    }
+}
+
+void umqtt_block_interrupt(const umqtt_frame_t *frame) {
+    set_guard(frame, GUARD_ENGINE);
+}
+
+void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
+    set_guard(frame, GUARD_NONE);
+}
 #endif
 
 #ifdef __linux__
@@ -130,103 +148,58 @@ void __wrap_mp_hal_set_interrupt_char(char c) {
 }
 #endif
 
-// Goes to another place; a SIGINT that was put off is let through where that is possible.
-static void set_guard(const umqtt_frame_t *frame, int place) {
-    (void)frame;
-    (void)place;
-    #if MICROPY_ASYNC_KBD_INTR
-    if (frame->main_thread) {
-        guard = place;
-        if (place != GUARD_ENGINE && sigint_pending) {
-            sigint_pending = 0;
-            raise(SIGINT);
-        }
-    }
-    #endif
-}
-
-void umqtt_block_interrupt(const umqtt_frame_t *frame) {
-    set_guard(frame, GUARD_ENGINE);
-}
-
-void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
-    set_guard(frame, GUARD_NONE);
-}
-
 /******************************************************************************/
 // Exceptions
 
 int umqtt_caught(umqtt_frame_t *frame, void *value) {
     umqtt_block_interrupt(frame);
     mp_obj_t exception = MP_OBJ_FROM_PTR(value);
-    const mp_obj_type_t *type = mp_obj_get_type(exception);
-    if (!mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_Exception))) {
+    if (!mp_obj_exception_match(exception, MP_OBJ_FROM_PTR(&mp_type_Exception))) {
         frame->exception = exception;
         return MP_EAGAIN;
     }
-    if (mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_MemoryError))) {
+    if (mp_obj_exception_match(exception, MP_OBJ_FROM_PTR(&mp_type_MemoryError))) {
         return MP_ENOMEM;
     }
     mp_int_t error;
-    if (mp_obj_is_subclass_fast(MP_OBJ_FROM_PTR(type), MP_OBJ_FROM_PTR(&mp_type_OSError))
+    if (mp_obj_exception_match(exception, MP_OBJ_FROM_PTR(&mp_type_OSError))
         && mp_obj_get_int_maybe(mp_obj_exception_get_value(exception), &error) && error > 0) {
         return error;
     }
     return MP_EIO;
 }
 
-// Runs `print` so that nothing it may raise goes any further than the frame.
-static void print_guarded(umqtt_frame_t *frame, void (*print)(void *), void *arg) {
+void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception, int32_t skipped) {
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        print(arg);
+        if (exception == MP_OBJ_NULL) {
+            mp_printf(&mp_plat_print, "umqtt: skipped a message of %d bytes: too large for the heap\n", (int)skipped);
+        } else {
+            umqtt_caught(frame, MP_OBJ_TO_PTR(exception));
+            if (frame->exception == MP_OBJ_NULL) {
+                mp_obj_print_exception(&mp_plat_print, exception);
+            }
+        }
         nlr_pop();
     } else {
         umqtt_caught(frame, nlr.ret_val);
     }
 }
 
-static void print_exception(void *exception) {
-    mp_obj_print_exception(&mp_plat_print, MP_OBJ_FROM_PTR(exception));
-}
-
-static void print_skipped(void *size) {
-    mp_printf(&mp_plat_print, "umqtt: skipped a message of %d bytes: too large for the heap\n", (int)*(int32_t *)size);
-}
-
-void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception) {
-    umqtt_caught(frame, MP_OBJ_TO_PTR(exception));
-    if (frame->exception == MP_OBJ_NULL) {
-        print_guarded(frame, print_exception, MP_OBJ_TO_PTR(exception));
-    }
-}
-
-void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size) {
-    print_guarded(frame, print_skipped, &size);
-}
-
-void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
-    frame->call.engine = core == NULL ? NULL : core->engine;
-    frame->core = core;
-    frame->exception = MP_OBJ_NULL;
-    frame->address = MP_OBJ_NULL;
-    frame->link = NULL;
-    frame->registered = false;
-    frame->internal = false;
-    #if !UMQTT_LINUX
-    frame->tick = 1;
-    #endif
+// Puts Ctrl-C off until restore_guard().
+static inline void enter_guard(umqtt_frame_t *frame) {
+    (void)frame;
     #if UMQTT_LINUX
     frame->main_thread = is_main_thread();
     #endif
     #if MICROPY_ASYNC_KBD_INTR
     // The collector may let go of a client while another one is in the engine.
     frame->outer = frame->main_thread ? guard : GUARD_NONE;
-    #endif
     set_guard(frame, GUARD_ENGINE);
+    #endif
 }
 
-// Back to where the thread was before umqtt_enter().
+// Back to where the thread was before enter_guard().
 static void restore_guard(const umqtt_frame_t *frame) {
     (void)frame;
     #if MICROPY_ASYNC_KBD_INTR
@@ -234,11 +207,28 @@ static void restore_guard(const umqtt_frame_t *frame) {
     #endif
 }
 
+void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core) {
+    frame->call.engine = core->engine;
+    frame->core = core;
+    frame->exception = MP_OBJ_NULL;
+    frame->address = MP_OBJ_NULL;
+    frame->link = NULL;
+    frame->internal = false;
+    #if UMQTT_LINUX
+    frame->registered = false;
+    #else
+    frame->tick = 1;
+    #endif
+    enter_guard(frame);
+}
+
 void umqtt_leave(umqtt_frame_t *frame) {
+    #if UMQTT_LINUX
     if (frame->registered) {
         umqtt_port_lock(&frame->call);
         umqtt_port_unlock(&frame->call, false, false, false, NULL);
     }
+    #endif
     restore_guard(frame);
     umqtt_settle(frame->link);
     if (frame->exception != MP_OBJ_NULL) {
@@ -251,7 +241,7 @@ void umqtt_settle(const void *object) {
     if (object != NULL) {
         // Ctrl-C must not leave the collector locked.
         umqtt_frame_t frame;
-        umqtt_enter(&frame, NULL);
+        enter_guard(&frame);
         gc_nbytes(object);
         restore_guard(&frame);
     }
@@ -272,9 +262,9 @@ uint32_t umqtt_port_now(void) {
     #endif
 }
 
-// Makes the waits of others end.
+#if UMQTT_LINUX
+// Makes the waits of others end. Elsewhere they look again and again.
 static void wake(umqtt_core_t *core) {
-    #if UMQTT_LINUX
     if (core->to_wake == 0) {
         uint64_t one = 1;
         // It cannot fail: a counter that is zero has room for one.
@@ -284,20 +274,35 @@ static void wake(umqtt_core_t *core) {
     }
     core->to_wake = core->waiters;
     core->wakeups++;
-    #else
-    (void)core;
-    #endif
 }
 
 static void all_awake(umqtt_core_t *core) {
-    #if UMQTT_LINUX
     uint64_t count;
     // Nothing there is as good.
     (void)!read(core->event, &count, sizeof(count));
-    #else
-    (void)core;
-    #endif
 }
+
+static void begin_wait(umqtt_frame_t *frame) {
+    umqtt_core_t *core = frame->core;
+    if (core->event < 0) {
+        core->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    }
+    frame->registered = true;
+    frame->wakeups = core->wakeups;
+    core->waiters++;
+    core->idle += frame->internal;
+}
+
+static void end_wait(umqtt_frame_t *frame) {
+    umqtt_core_t *core = frame->core;
+    frame->registered = false;
+    core->waiters--;
+    core->idle -= frame->internal;
+    if (core->to_wake > 0 && frame->wakeups != core->wakeups && --core->to_wake == 0) {
+        all_awake(core);
+    }
+}
+#endif
 
 static int stream_ioctl(mp_obj_t stream, mp_uint_t request, uintptr_t arg) {
     int error;
@@ -347,9 +352,8 @@ static void set_waiting_for(umqtt_frame_t *frame, umqtt_link_t *link) {
 }
 
 uint32_t umqtt_port_lock(umqtt_call_t *call) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
-    umqtt_core_t *core = frame->core;
     #if MICROPY_PY_THREAD
+    umqtt_core_t *core = umqtt_frame_of(call)->core;
     // Who has to wait does so in a queue, and nobody overtakes it: a thread that comes back at
     // once could otherwise keep the lock from all others.
     if (__atomic_load_n(&core->queue, __ATOMIC_RELAXED) || !umqtt_mutex_try(&core->lock)) {
@@ -362,37 +366,31 @@ uint32_t umqtt_port_lock(umqtt_call_t *call) {
         MP_THREAD_GIL_ENTER();
     }
     #endif
+    #if UMQTT_LINUX
+    umqtt_frame_t *frame = umqtt_frame_of(call);
     if (frame->registered) {
-        frame->registered = false;
-        core->waiters--;
-        core->idle -= frame->internal;
-        if (core->to_wake > 0 && frame->wakeups != core->wakeups && --core->to_wake == 0) {
-            all_awake(core);
-        }
+        end_wait(frame);
     }
+    #endif
     return umqtt_port_now();
 }
 
 void umqtt_port_unlock(umqtt_call_t *call, bool changed, bool alarm, bool waiting, umqtt_object_t *socket) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
+    #if UMQTT_LINUX
     umqtt_core_t *core = frame->core;
     if (core->waiters > (alarm ? 0 : changed ? core->idle : UINT16_MAX)) {
         wake(core);
     }
+    #endif
     if (waiting) {
-        #if UMQTT_LINUX
-        if (core->event < 0) {
-            core->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        }
-        #endif
-        frame->registered = true;
-        frame->wakeups = core->wakeups;
         set_waiting_for(frame, socket);
-        core->waiters++;
-        core->idle += frame->internal;
+        #if UMQTT_LINUX
+        begin_wait(frame);
+        #endif
     }
     #if MICROPY_PY_THREAD
-    mp_thread_mutex_unlock(&core->lock);
+    mp_thread_mutex_unlock(&frame->core->lock);
     #endif
 }
 
@@ -431,13 +429,12 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
 #define TICK_MS (10)
 
 static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
-    uint32_t longest = frame->internal && !frame->connecting ? UMQTT_IDLE_TICK_MS : TICK_MS;
+    uint32_t longest = MICROPY_PY_THREAD && frame->internal && !frame->connecting ? UMQTT_IDLE_TICK_MS : TICK_MS;
     uint32_t tick = MIN(frame->tick, longest);
     // An answer comes soon, or late.
     frame->tick = MIN(2 * tick, longest);
-    if (timeout >= 0 && (uint32_t)timeout < tick) {
-        tick = timeout;
-    }
+    // A negative timeout, for ever, is longer than any.
+    tick = MIN(tick, (uint32_t)timeout);
     if (tick > 0 && (events == 0 || stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
         #if MICROPY_PY_THREAD
         mp_hal_delay_ms(tick);
@@ -468,22 +465,12 @@ bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, 
     } else {
         umqtt_caught(frame, nlr.ret_val);
     }
-    return frame->exception != MP_OBJ_NULL || frame->core->dropped;
+    // Whether the core is dropped by now, the next wait sees.
+    return frame->exception != MP_OBJ_NULL;
 }
 
 /******************************************************************************/
 // Connections
-
-// It is imported once, by the script's first connect(): an import may look through the file system, with more stack than
-// all the rest.
-static mp_obj_t socket_module(umqtt_core_t *core) {
-    if (core->socket_module == MP_OBJ_NULL) {
-        mp_obj_t module = mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
-        core->socket_module = module;
-        umqtt_settle(MP_OBJ_TO_PTR(module));
-    }
-    return core->socket_module;
-}
 
 bool umqtt_is_address(umqtt_bytes_t host) {
     bool dotted = true;
@@ -506,7 +493,14 @@ int32_t umqtt_port_resolve(umqtt_call_t *call) {
     const umqtt_settings_t *to = umqtt_settings(call);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        mp_obj_t module = socket_module(frame->core);
+        mp_obj_t module = frame->core->socket_module;
+        if (module == MP_OBJ_NULL) {
+            // Once, by the script's first connect(): an import may look through the file system, with more stack than all
+            // the rest.
+            module = mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
+            frame->core->socket_module = module;
+            umqtt_settle(MP_OBJ_TO_PTR(module));
+        }
         mp_obj_t args[] = {
             mp_obj_new_str((const char *)to->server.data, to->server.len),
             MP_OBJ_NEW_SMALL_INT(to->port),
@@ -533,7 +527,7 @@ umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         frame->link = umqtt_link_new();
-        umqtt_link_open(frame->link, socket_module(frame->core), *address_of(frame));
+        umqtt_link_open(frame->link, frame->core->socket_module, *address_of(frame));
         nlr_pop();
         #if UMQTT_LINUX
         // For the pieces of a handshake.
@@ -546,11 +540,11 @@ umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
 }
 
 static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
-    volatile bool writable = false;
+    volatile int events = 0;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         #if !UMQTT_LINUX
-        writable = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR) == MP_STREAM_POLL_WR;
+        events = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR);
         #endif
         umqtt_link_connect(link, *address_of(frame));
         nlr_pop();
@@ -564,7 +558,7 @@ static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
             return MP_EAGAIN;
         case MP_EALREADY:
             // lwIP says this also of a connection that is made, and whose other end has closed since.
-            return writable ? 0 : MP_EAGAIN;
+            return events == MP_STREAM_POLL_WR ? 0 : MP_EAGAIN;
         #if !UMQTT_LINUX
         case MP_EBADF: {
             // lwIP has let go of an attempt that failed; a read still tells why.
@@ -624,7 +618,7 @@ static inline void unlock_tls(umqtt_frame_t *frame, bool locked, bool handshake)
 // The TLS module raises others than OSError too, and an OSError with a number of its own.
 static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
     int error = umqtt_caught(frame, value);
-    if (frame->core->tls.context != MP_OBJ_NULL && frame->exception == MP_OBJ_NULL) {
+    if (UMQTT_TLS && frame->core->tls.context != MP_OBJ_NULL && frame->exception == MP_OBJ_NULL) {
         umqtt_link_failed(link, MP_OBJ_FROM_PTR(value));
         error = error == MP_EIO ? MP_EPROTO : error;
     }
@@ -667,6 +661,29 @@ int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     return error;
 }
 
+static ptrdiff_t link_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+    #if UMQTT_TLS
+    if (link->tls != MP_OBJ_NULL) {
+        return umqtt_tls_send(link, data, len);
+    }
+    #endif
+    int error = MP_EIO;
+    mp_uint_t n = mp_get_stream(link->socket)->write(link->socket, data, len, &error);
+    return n == MP_STREAM_ERROR ? -error : (ptrdiff_t)n;
+}
+
+static ptrdiff_t link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+    #if UMQTT_TLS
+    if (link->tls != MP_OBJ_NULL) {
+        return umqtt_tls_receive(link, data, len);
+    }
+    #endif
+    // Some ports set no error at the end of the stream.
+    int error = 0;
+    mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
+    return n != MP_STREAM_ERROR ? (ptrdiff_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
+}
+
 ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
     umqtt_link_t *link = socket;
@@ -683,7 +700,7 @@ ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
     #endif
     bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = umqtt_link_send(link, data, len);
+        ptrdiff_t n = link_send(link, data, len);
         nlr_pop();
         unlock_tls(frame, locked, false);
         return n;
@@ -698,7 +715,7 @@ ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t
     nlr_buf_t nlr;
     bool locked = lock_tls(frame, false);
     if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = umqtt_link_receive(link, data, len);
+        ptrdiff_t n = link_receive(link, data, len);
         nlr_pop();
         unlock_tls(frame, locked, false);
         #if UMQTT_LINUX
@@ -710,83 +727,85 @@ ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t
     return -caught_tls(frame, link, nlr.ret_val);
 }
 
-void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
-    umqtt_link_t *link = socket;
-    mp_obj_t streams[] = { link->tls, link->socket };
-    for (size_t i = 0; i < MP_ARRAY_SIZE(streams); i++) {
-        nlr_buf_t nlr;
-        if (streams[i] == MP_OBJ_NULL) {
-            continue;
-        }
-        if (nlr_push(&nlr) == 0) {
-            stream_ioctl(streams[i], MP_STREAM_CLOSE, 0);
-            nlr_pop();
-        } else {
-            umqtt_caught(umqtt_frame_of(call), nlr.ret_val);
-        }
+static void close_stream(umqtt_frame_t *frame, mp_obj_t stream) {
+    if (stream == MP_OBJ_NULL) {
+        return;
     }
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        stream_ioctl(stream, MP_STREAM_CLOSE, 0);
+        nlr_pop();
+    } else {
+        umqtt_caught(frame, nlr.ret_val);
+    }
+}
+
+void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
+    umqtt_frame_t *frame = umqtt_frame_of(call);
+    umqtt_link_t *link = socket;
+    #if UMQTT_TLS
+    close_stream(frame, link->tls);
+    #endif
+    close_stream(frame, link->socket);
 }
 
 /******************************************************************************/
 // Memory
 
-// A bytes object to be filled in.
-static mp_obj_t new_bytes(size_t len, uint8_t **data) {
-    if (len == 0) {
-        // Of no length, but not NULL.
-        *data = (uint8_t *)mp_const_empty_bytes_obj.data;
-        return mp_const_empty_bytes;
+// A bytes object to be filled in; NULL: there is no memory.
+static mp_obj_str_t *new_bytes(size_t len) {
+    // Data of no length are not NULL either.
+    mp_obj_str_t *bytes = len == 0 ? (mp_obj_str_t *)&mp_const_empty_bytes_obj : m_new_obj_maybe(mp_obj_str_t);
+    if (len == 0 || bytes == NULL) {
+        return bytes;
     }
-    mp_obj_str_t *bytes = m_new_obj_maybe(mp_obj_str_t);
-    byte *content = len + 1 == 0 || bytes == NULL ? NULL : m_new_maybe(byte, len + 1);
+    byte *content = len + 1 == 0 ? NULL : m_new_maybe(byte, len + 1);
     if (content == NULL) {
-        return MP_OBJ_NULL;
+        return NULL;
     }
     content[len] = 0;
     bytes->base.type = &mp_type_bytes;
     bytes->hash = 0;
     bytes->len = len;
     bytes->data = content;
-    *data = content;
-    return MP_OBJ_FROM_PTR(bytes);
+    return bytes;
 }
 
 // The topic of the message before, if it is the same: most messages come under few topics.
-static mp_obj_t topic_to_be(umqtt_core_t *core, umqtt_bytes_t topic, uint8_t **data) {
+static mp_obj_str_t *topic_to_be(umqtt_core_t *core, umqtt_bytes_t topic) {
     mp_obj_str_t *last = MP_OBJ_TO_PTR(core->last_topic);
     if (topic.data == NULL || last == NULL || last->len != topic.len || memcmp(last->data, topic.data, topic.len) != 0) {
-        return new_bytes(topic.len, data);
+        return new_bytes(topic.len);
     }
-    *data = (uint8_t *)last->data;
-    return core->last_topic;
+    return last;
 }
 
 umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t **link, umqtt_bytes_t topic_there, size_t payload_len) {
     umqtt_core_t *core = owner;
     umqtt_message_t *message = core->message_used ? m_new_obj_maybe(umqtt_message_t) : &core->message;
-    if (message == NULL) {
+    mp_obj_str_t *topic = message == NULL ? NULL : topic_to_be(core, topic_there);
+    mp_obj_str_t *payload = topic == NULL ? NULL : new_bytes(payload_len);
+    if (payload == NULL) {
         return NULL;
     }
-    uint8_t *topic_data, *payload_data;
-    mp_obj_t topic = topic_to_be(core, topic_there, &topic_data);
-    mp_obj_t payload = topic == MP_OBJ_NULL ? MP_OBJ_NULL : new_bytes(payload_len, &payload_data);
-    if (payload == MP_OBJ_NULL) {
-        return NULL;
-    }
-    *message = (umqtt_message_t) {
-        .topic = MP_OBJ_TO_PTR(topic), .topic_data = topic_data, .topic_len = topic_there.len,
-        .payload = MP_OBJ_TO_PTR(payload), .payload_data = payload_data, .payload_len = payload_len,
-    };
-    if (message == &core->message) {
-        core->message_used = true;
-    }
+    memset(message, 0, sizeof(*message));
+    message->topic = topic;
+    message->topic_data = (uint8_t *)topic->data;
+    message->topic_len = topic_there.len;
+    message->payload = payload;
+    message->payload_data = (uint8_t *)payload->data;
+    message->payload_len = payload_len;
+    // It is anyway, if the message has a block of its own.
+    core->message_used = true;
     if (topic_there.data != NULL) {
-        core->last_topic = topic;
+        core->last_topic = MP_OBJ_FROM_PTR(topic);
     }
     *link = message;
-    volatile mp_obj_t on_the_stack[] = { topic, payload };
+    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
+    void *volatile on_the_stack[] = { topic, payload };
     umqtt_settle(message);
     (void)on_the_stack[0];
+    #endif
     return message;
 }
 

@@ -32,12 +32,13 @@ typedef struct _umqtt_frame_t {
     #endif
     uint8_t read_wants;
     uint8_t write_wants;
-    bool registered;
     // It is an internal thread.
     bool internal;
-    uint16_t wakeups;
     #if UMQTT_LINUX
     bool main_thread;
+    // It is counted among those that wait, since so many wake-ups.
+    bool registered;
+    uint16_t wakeups;
     #endif
     #if MICROPY_ASYNC_KBD_INTR
     int outer;
@@ -56,8 +57,17 @@ void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core);
 void umqtt_leave(umqtt_frame_t *frame);
 
 // Around a callback, between the two above: Ctrl-C reaches Python code.
+#if MICROPY_ASYNC_KBD_INTR
 void umqtt_allow_interrupt(const umqtt_frame_t *frame);
 void umqtt_block_interrupt(const umqtt_frame_t *frame);
+#else
+static inline void umqtt_allow_interrupt(const umqtt_frame_t *frame) {
+    (void)frame;
+}
+static inline void umqtt_block_interrupt(const umqtt_frame_t *frame) {
+    (void)frame;
+}
+#endif
 
 // To be called when an object has been put into the core, and is still on the stack: waits for a
 // collection that may have missed it in both places.
@@ -73,10 +83,8 @@ static inline void umqtt_settle(const void *object) {
 int umqtt_caught(umqtt_frame_t *frame, void *value);
 
 // Prints what a callback raised, with its traceback; what is meant to end the script is kept for
-// umqtt_leave().
-void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception);
-// Prints that a message was skipped.
-void umqtt_report_skipped(umqtt_frame_t *frame, int32_t size);
+// umqtt_leave(). MP_OBJ_NULL: prints that a message of so many bytes was skipped.
+void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception, int32_t skipped);
 
 // Something to tell the running thread by.
 static inline void *umqtt_this_thread(void) {
