@@ -81,6 +81,8 @@ struct Turn {
     ends: u8,
     /// When that was, or what the call waits for began.
     since: Time,
+    /// [`Client::link`] of the connection that there was first.
+    link: Option<u8>,
     /// What kept the client from going on, and when to try again even so.
     stop: Stop,
     deadline: Time,
@@ -184,6 +186,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
         first: true,
         ends: 0,
         since: Time(0),
+        link: None,
         stop: Stop::Dry,
         deadline: Time(0),
     };
@@ -203,7 +206,21 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
             if turn.first {
                 (turn.ends, turn.since) = (client.ends(), client.now());
             }
-            if let Some(answer) = step(client, stack, &mut turn) {
+            // Another call may have connected anew, the error callback's maybe, before this one saw the loss.
+            let status = client.status();
+            if status == Status::Connected {
+                turn.link.get_or_insert(client.link());
+            }
+            let lost = !client.config.reconnect
+                && turn.ends == client.ends()
+                && turn
+                    .link
+                    .is_some_and(|link| link != client.link() || status == Status::Connecting);
+            let answer = match lost {
+                true => Some(Err(Error::NotConnected)),
+                false => step(client, stack, &mut turn),
+            };
+            if let Some(answer) = answer {
                 if !has_thread {
                     client.leave();
                     owed = client.take_owed();

@@ -52,9 +52,19 @@ static void follow(umqtt_link_t *link, const byte *data, size_t n) {
     }
 }
 
+// Reads in one call, two a record.
+#define MOST_READS (255)
+
 static mp_uint_t link_read(mp_obj_t self_in, void *buf, mp_uint_t size, int *errcode) {
     umqtt_link_t *self = MP_OBJ_TO_PTR(self_in);
     self->blocked = MP_STREAM_POLL_RD;
+    // The TLS module reads on as long as records bring nothing that it could tell of. Who sends such for ever must not keep
+    // it for ever: there seems to be nothing more at this moment.
+    if (self->reads == MOST_READS) {
+        *errcode = MP_EAGAIN;
+        return MP_STREAM_ERROR;
+    }
+    self->reads++;
     mp_uint_t n = mp_get_stream(self->socket)->read(self->socket, buf, size, errcode);
     self->fed = n != MP_STREAM_ERROR;
     self->ended = self->ended || n == 0;
@@ -307,6 +317,7 @@ int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
     }
     // There is no telling when a handshake is over, but by something to send. Nothing will do: an empty record.
     int error = 0;
+    link->reads = 0;
     if (mp_get_stream(link->tls)->write(link->tls, "", 0, &error) != MP_STREAM_ERROR) {
         refuse_old(link->tls);
         link->write_wants = MP_STREAM_POLL_WR;
@@ -336,6 +347,7 @@ mp_int_t umqtt_tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
     // Otherwise, a record of its own (an alert) goes first, with nothing: it would take that for the data, sent already.
     int error = 0;
     link->moved = false;
+    link->reads = 0;
     mp_uint_t n = given;
     if (link->held == 0) {
         link->data = data;
@@ -395,8 +407,7 @@ mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     }
     int error = 0;
     mp_uint_t n = 0;
-    // Records that bring no data do not go on for ever.
-    int patience = 64;
+    link->reads = 0;
     bool again = true;
     while (done < len && again) {
         link->fed = false;
@@ -407,18 +418,12 @@ mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
         }
         // There may be more behind a record that it could not answer with an alert, or that says nothing.
         again = link->fed && (n == 0 ? is_empty(link) : not_now(error));
-        if (again && --patience == 0) {
-            break;
-        }
     }
     nlr_pop();
     if (done > 0) {
         link->failure = MP_OBJ_NULL;
     }
-    if (again && done < len) {
-        link->read_wants = AT_ONCE;
-        error = MP_EAGAIN;
-    } else if (n == MP_STREAM_ERROR && not_now(error)) {
+    if (n == MP_STREAM_ERROR && not_now(error)) {
         link->read_wants = link->blocked;
     } else if (done < len) {
         link->ended = link->ended || n == 0;

@@ -56,6 +56,8 @@ typedef struct _umqtt_link_t {
     // So many waits may yet be for the answers to what was sent.
     uint8_t asking;
     #if UMQTT_TLS
+    // How often the TLS module has read in this call.
+    uint8_t reads;
     // The TLS module has a record that the socket has not taken, or not all of it.
     bool pending;
     // What the TLS module was given to send when it did not get rid of the record, until it is told that it has; and how much

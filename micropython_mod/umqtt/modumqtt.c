@@ -138,14 +138,14 @@ static mp_obj_t callback_arg(mp_obj_t arg) {
 }
 
 #if UMQTT_TLS
-// The value of a key of ssl_params, str or bytes; None: absent, or empty.
-static mp_obj_t pem_arg(mp_obj_t params, qstr name) {
+// The value of a key of ssl_params, str or bytes; None: absent, or empty, if it may be.
+static mp_obj_t pem_arg(mp_obj_t params, qstr name, bool may_be_empty) {
     mp_map_elem_t *elem = mp_map_lookup(mp_obj_dict_get_map(params), MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP);
     mp_obj_t value = elem == NULL ? mp_const_none : elem->value;
     if (value == mp_const_none) {
         return value;
     }
-    return bytes_arg(value, name).len == 0 ? mp_const_none : value;
+    return bytes_arg(value, name).len == 0 && may_be_empty ? mp_const_none : value;
 }
 
 static void check_ssl_params(mp_obj_t params) {
@@ -174,19 +174,20 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
     int cert_reqs = CERT_OPTIONAL;
     if (mp_obj_is_type(params, &mp_type_dict)) {
         check_ssl_params(params);
-        ca = pem_arg(params, MP_QSTR_ca);
+        ca = pem_arg(params, MP_QSTR_ca, false);
         if (ca == mp_const_none) {
-            ca = pem_arg(params, MP_QSTR_cadata);
+            ca = pem_arg(params, MP_QSTR_cadata, false);
         }
-        tls.cert = pem_arg(params, MP_QSTR_cert);
-        tls.key = pem_arg(params, MP_QSTR_key);
-        tls.hostname = pem_arg(params, MP_QSTR_server_hostname);
+        tls.cert = pem_arg(params, MP_QSTR_cert, true);
+        tls.key = pem_arg(params, MP_QSTR_key, true);
+        tls.hostname = pem_arg(params, MP_QSTR_server_hostname, true);
         mp_map_elem_t *elem = mp_map_lookup(mp_obj_dict_get_map(params), MP_OBJ_NEW_QSTR(MP_QSTR_cert_reqs), MP_MAP_LOOKUP);
         if (elem != NULL) {
             cert_reqs = int_arg(elem->value, MP_QSTR_cert_reqs, CERT_NONE, CERT_REQUIRED);
         }
     } else if (params != mp_const_none) {
-        ca = bytes_arg(params, MP_QSTR_ssl_params).len == 0 ? mp_const_none : params;
+        bytes_arg(params, MP_QSTR_ssl_params);
+        ca = params;
     }
     mp_obj_t context[2];
     mp_load_method_maybe(ssl, MP_QSTR_wrap_socket, context);
@@ -212,6 +213,10 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
     bool named = !umqtt_is_address(hostname);
     tls.hostname = named ? mp_obj_new_str((const char *)hostname.data, hostname.len) : mp_const_none;
     bool verified = ca != mp_const_none;
+    if (verified && bytes_of(ca).len == 0) {
+        // Maybe of a file that was not read. It must not mean that nothing is verified.
+        raise_value(MP_QSTR_ca, "empty");
+    }
     if (context[0] != MP_OBJ_NULL) {
         if (verified || tls.cert != mp_const_none || tls.key != mp_const_none || cert_reqs != CERT_OPTIONAL) {
             raise_value(MP_QSTR_ssl_params, "only server_hostname goes with an SSLContext");
@@ -513,13 +518,20 @@ static mp_obj_t receive(mp_obj_t self_in, bool wait) {
     // A flood must not keep the script for ever.
     enum { SHORTEST_HEADER = 2 };
     int32_t rest = wait ? 0 : umqtt_receive_buffer();
+    bool delivered = false;
     do {
         while ((outcome = umqtt_receive(&frame.call, wait, &length)).what == UMQTT_WHAT_SKIPPED) {
             umqtt_report(&frame, MP_OBJ_NULL, length);
         }
+        if (delivered && outcome.what == UMQTT_WHAT_NOT_CONNECTED) {
+            // Since this call began: by the callback, maybe.
+            outcome.what = UMQTT_WHAT_DONE;
+            break;
+        }
         if (outcome.what != UMQTT_WHAT_DONE || outcome.detail == 0) {
             break;
         }
+        delivered = true;
         deliver(&frame, umqtt_first_message(&frame.call));
         umqtt_handled(&frame.call);
         rest -= SHORTEST_HEADER + length;
@@ -602,14 +614,11 @@ static mp_obj_t usr___init__(void) {
 static MP_DEFINE_CONST_FUN_OBJ_0(usr___init___obj, usr___init__);
 #endif
 
-static const MP_DEFINE_STR_OBJ(usr_path_obj, "/usr");
-
 static const mp_rom_map_elem_t usr_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_usr) },
     #if MICROPY_MODULE_BUILTIN_INIT
     { MP_ROM_QSTR(MP_QSTR___init__), MP_ROM_PTR(&usr___init___obj) },
     #endif
-    { MP_ROM_QSTR(MP_QSTR___path__), MP_ROM_PTR(&usr_path_obj) },
     { MP_ROM_QSTR(MP_QSTR_umqtt), MP_ROM_PTR(&mp_module_umqtt) },
 };
 static MP_DEFINE_CONST_DICT(usr_globals, usr_globals_table);

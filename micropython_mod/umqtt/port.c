@@ -465,8 +465,7 @@ bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, 
     } else {
         umqtt_caught(frame, nlr.ret_val);
     }
-    // Whether the core is dropped by now, the next wait sees.
-    return frame->exception != MP_OBJ_NULL;
+    return frame->exception != MP_OBJ_NULL || (MICROPY_PY_THREAD && frame->core->dropped);
 }
 
 /******************************************************************************/

@@ -326,3 +326,26 @@ def publish_is_not_true_when_the_error_callback_disconnects(t):
         mp.match("OSError .*")
         link.expect_end()
         mp.finish()
+
+
+@scenario(idle=True, threads=True)
+def who_waits_sees_a_failure_though_the_error_callback_connects_anew(t):
+    mp, link, b = t.connected("""
+        def again(text):
+            c.close()
+            c.connect()
+        c.error_register_cb(again)
+        end = start(tell, c.publish, "t", "m", False, 1)
+        tell(c.wait_msg)
+        end()
+        hear()
+        c.disconnect()
+    """, reconn=False, keepalive=1)
+    link.expect(broker.publish("t", "m", qos=1, id=1), broker.PINGREQ)  # without an answer
+    second = b.welcome(keepalive=1)
+    for _ in range(2):
+        mp.match("OSError .*")
+    second.expect(broker.publish("t", "m", qos=1, id=1, dup=True))
+    second.send(broker.puback(1))
+    mp.tell()
+    second.expect(broker.DISCONNECT)

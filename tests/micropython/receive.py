@@ -380,6 +380,26 @@ def the_same_topic_again_is_the_same_object(t):
     link.expect(broker.DISCONNECT)
 
 
+@scenario
+def check_msg_returns_when_its_callback_ends_the_connection(t):
+    for end in "disconnect", "close":
+        mp, link, _ = t.connected(f"""
+            topics = []
+            def cb(topic, msg):
+                topics.append(topic)
+                c.{end}()
+            c.set_callback(cb)
+            while not topics:
+                told = outcome(c.check_msg)
+            say(told)
+            tell(c.check_msg)
+        """)
+        link.send(broker.publish("t"))
+        mp.expect("None", "OSError ENOTCONN")
+        if end == "disconnect":
+            link.expect(broker.DISCONNECT)
+
+
 # --- acknowledgements
 
 @scenario

@@ -1,5 +1,7 @@
 """TLS handshakes that hang, and reconnection over TLS."""
 
+import contextlib
+import threading
 import time
 
 import broker
@@ -104,6 +106,68 @@ def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
         second = begin(t, b)
         mp.tell()
         mp.expect("1", "False", "False", "False", "None", "None", "OSError ENOTCONN", "None", "-1")
+        mp.finish()
+
+
+# Warning alerts (RFC 5246, 7.2), of which a TLS module tells nobody. It reads the next record at once.
+ALERTS = bytes([21, 3, 3, 0, 2, 1, 90]) * 20000
+
+
+@contextlib.contextmanager
+def flood(link, data):
+    """Sends this again and again while the block runs."""
+    stop = threading.Event()
+
+    def run():
+        link.sock.settimeout(0.1)
+        while not stop.is_set():
+            try:
+                link.sock.sendall(data)
+            except OSError:
+                pass
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@scenario(idle=True, threads=True)
+def connect_ends_at_once_in_a_flood_that_is_no_handshake(t):
+    b = t.broker()
+    mp = t.mp("""
+        c = client(ssl=True)
+        end = start(clock, c.connect)
+        hear()
+        quick(c.disconnect)
+        end()
+    """, b, QUICK)
+    with flood(silent(t, b), ALERTS):
+        time.sleep(0.5)
+        mp.tell()
+        mp.expect("None")
+        mp.match("MQTTException -103 after .*", within=1)
+
+
+@scenario(idle=True)
+def a_reconnection_in_a_flood_keeps_no_call(t):
+    b = t.broker(tls=tls.context())
+    mp, link, _ = t.connected("""
+        rest(c)
+        for _ in range(20):
+            quick(c.publish, "t", "lost")
+            quick(c.check_msg)
+            time.sleep_ms(10)
+        quick(c.disconnect)
+    """, broker=b, helpers=HELPERS + QUICK, **tls.options())
+    link.fin()
+    b.tls = None
+    with flood(silent(t, b), ALERTS):
+        mp.tell()
+        mp.expect(*["False", "None"] * 20, "None")
         mp.finish()
 
 
