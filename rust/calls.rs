@@ -77,12 +77,11 @@ pub trait Port {
 struct Turn {
     /// It is the first one.
     first: bool,
-    /// [`Client::ends`], when that was.
+    /// [`Client::ends`] and [`Client::failures`], when that was.
     ends: u8,
+    failures: u8,
     /// When that was, or what the call waits for began.
     since: Time,
-    /// [`Client::link`] of the connection that there was first.
-    link: Option<u8>,
     /// What kept the client from going on, and when to try again even so.
     stop: Stop,
     deadline: Time,
@@ -185,8 +184,8 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
     let mut turn = Turn {
         first: true,
         ends: 0,
+        failures: 0,
         since: Time(0),
-        link: None,
         stop: Stop::Dry,
         deadline: Time(0),
     };
@@ -204,18 +203,11 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
             }
             let had_socket = client.socket().is_some();
             if turn.first {
-                (turn.ends, turn.since) = (client.ends(), client.now());
+                (turn.ends, turn.failures) = (client.ends(), client.failures());
+                turn.since = client.now();
             }
-            // Another call may have connected anew, the error callback's maybe, before this one saw the loss.
-            let status = client.status();
-            if status == Status::Connected {
-                turn.link.get_or_insert(client.link());
-            }
-            let lost = !client.config.reconnect
-                && turn.ends == client.ends()
-                && turn
-                    .link
-                    .is_some_and(|link| link != client.link() || status == Status::Connecting);
+            // Another call may have connected anew, the error callback's maybe, before this one saw the failure.
+            let lost = turn.failures != client.failures() && !client.status().is_idle();
             let answer = match lost {
                 true => Some(Err(Error::NotConnected)),
                 false => step(client, stack, &mut turn),

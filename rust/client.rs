@@ -258,6 +258,8 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     epoch: u8,
     /// Counts `close` and `disconnect`.
     ends: u8,
+    /// Counts connections that failed and are not made again.
+    failures: u8,
     end: End,
     clean_session: bool,
     /// CONNACK has come since `connect`.
@@ -368,6 +370,7 @@ where
             link: 0,
             epoch: 0,
             ends: 0,
+            failures: 0,
             end: End::Closed,
             delivering: false,
             kept: 0,
@@ -409,6 +412,11 @@ where
     /// Changes with each `close` and `disconnect`.
     pub fn ends(&self) -> u8 {
         self.ends
+    }
+
+    /// Changes with each failure of a connection that is not made again.
+    pub fn failures(&self) -> u8 {
+        self.failures
     }
 
     /// Which of `close` and `disconnect` came last.
@@ -535,6 +543,7 @@ where
                 _ => false,
             };
         if was_up && !self.persistent {
+            self.failures = self.failures.wrapping_add(1);
             if self.owed.is_full() {
                 self.take_owed();
             }
