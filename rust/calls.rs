@@ -12,7 +12,7 @@ use core::{
 use embedded_nal::{Dns, TcpClientStack, nb};
 
 use crate::{
-    client::{Appetite, Client, End, Fault, STALL, Status, Stop},
+    client::{Appetite, Client, End, Fault, STALL, Stop},
     config::FAST,
     memory::Memory,
     packet::{Kind, QoS},
@@ -207,7 +207,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
                 turn.since = client.now();
             }
             // Another call may have connected anew, the error callback's maybe, before this one saw the failure.
-            let lost = turn.failures != client.failures() && !client.status().is_idle();
+            let lost = turn.failures != client.failures() && !client.is_idle();
             let answer = match lost {
                 true => Some(Err(Error::NotConnected)),
                 false => step(client, stack, &mut turn),
@@ -452,7 +452,7 @@ fn greet<P: Port>(port: &P, epoch: u8) -> CallResult<P, Reply> {
         let deadline = client.connect_deadline();
         Some(if client.was_greeted() {
             Ok(Reply::Done) // another call may have read more than CONNACK
-        } else if client.status().is_idle() {
+        } else if client.is_idle() {
             Err(lost::<P>(client))
         } else if client.now().reached(deadline) {
             Err(Fault::Silent.into())
@@ -493,7 +493,7 @@ fn publish_at_most_once<P: Port>(
                 started = client.send_at_once(stack, message);
             }
             let off = |(ticket, _)| !client.is_publishing(ticket);
-            started.is_some_and(off) && client.status() == Status::Connected
+            started.is_some_and(off) && client.is_up()
         });
         if sent {
             return Ok(Reply::Done);
@@ -501,11 +501,14 @@ fn publish_at_most_once<P: Port>(
     }
     let mut written = 0;
     repeat(port, &mut |client, stack, turn| {
-        match client.status() {
-            Status::Connected => {}
-            Status::Connecting => return Some(Ok(Reply::NotYet)),
-            _ if turn.first && started.is_none() => return Some(Err(Error::NotConnected)),
-            _ => return short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
+        if client.is_idle() {
+            return match turn.first && started.is_none() {
+                true => Some(Err(Error::NotConnected)),
+                false => short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
+            };
+        }
+        if !client.is_up() {
+            return Some(Ok(Reply::NotYet));
         }
         if !fixed && !client.fits_buffer(message) {
             return Some(Err(Error::Busy));
@@ -524,7 +527,7 @@ fn publish_at_most_once<P: Port>(
         if let Some((ticket, link)) = started
             && !client.is_publishing(ticket)
         {
-            let same = client.status() == Status::Connected && client.link() == link;
+            let same = client.is_up() && client.link() == link;
             return match same {
                 true => Some(Ok(Reply::Done)),
                 false => short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
@@ -561,7 +564,7 @@ fn publish_in_flight<P: Port>(
 ) -> CallResult<P, Reply> {
     let mut taken = None;
     repeat(port, &mut |client, stack, turn| {
-        if turn.first && client.status().is_idle() {
+        if turn.first && client.is_idle() {
             return Some(Err(Error::NotConnected));
         }
         let over = turn.ends != client.ends();
@@ -583,17 +586,19 @@ fn publish_in_flight<P: Port>(
         };
         let deadline = turn.since.after(ANSWER_TIMEOUT);
         let late = client.now().reached(deadline);
-        match client.status() {
-            _ if over => short_of::<P>(client, reply, Error::NotConnected),
-            Status::Connected if same && wait && !late && stop != Stop::Full => {
-                turn.wait(stop, deadline)
-            }
-            Status::Connected if same && !wait && taken.is_some() => Some(Ok(Reply::Done)),
-            Status::Connected if same && late && taken.is_some() && client.wants_write() => {
-                short_of::<P>(client, reply, Error::TimedOut)
-            }
-            status if status.is_idle() => short_of::<P>(client, reply, lost::<P>(client)),
-            _ => Some(Ok(reply)),
+        let up = client.is_up() && same;
+        if over {
+            short_of::<P>(client, reply, Error::NotConnected)
+        } else if up && wait && !late && stop != Stop::Full {
+            turn.wait(stop, deadline)
+        } else if up && !wait && taken.is_some() {
+            Some(Ok(Reply::Done))
+        } else if up && late && taken.is_some() && client.wants_write() {
+            short_of::<P>(client, reply, Error::TimedOut)
+        } else if client.is_idle() {
+            short_of::<P>(client, reply, lost::<P>(client))
+        } else {
+            Some(Ok(reply))
         }
     })
 }
@@ -619,7 +624,7 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
     let mut asked = None;
     repeat(port, &mut |client, stack, turn| {
         if turn.first {
-            if client.status() != Status::Connected {
+            if !client.is_up() {
                 return Some(Err(Error::NotConnected));
             }
             asked = client.session.request(kind, filter, qos);
@@ -634,7 +639,7 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
         let stop = client.pump(stack, Appetite::Keep, !turn.first);
         let answer = client.session.answer(ticket);
         Some(match answer {
-            _ if client.status().is_idle() => Err(lost::<P>(client)),
+            _ if client.is_idle() => Err(lost::<P>(client)),
             Answer::Done => Ok(Reply::Done),
             Answer::Refused => Err(Error::SubscriptionRefused),
             Answer::Pending if client.now().reached(deadline) || stop == Stop::Full => {
@@ -658,7 +663,7 @@ pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P,
                 End::Closed => Err(Error::NotConnected),
             });
         }
-        let idle = client.status().is_idle();
+        let idle = client.is_idle();
         let appetite = if client.is_delivering() {
             Appetite::Nothing
         } else {
@@ -678,7 +683,7 @@ pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P,
         }
         if idle && turn.first {
             Some(Err(Error::NotConnected))
-        } else if client.status().is_idle() {
+        } else if client.is_idle() {
             Some(Err(lost::<P>(client)))
         } else if wait {
             turn.wait(stop, client.now().after(Time::FOREVER))
@@ -698,19 +703,21 @@ pub fn handled<P: Port>(port: &P) {
 /// # Errors
 /// [`Error::NotConnected`].
 pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
-    port.with(|client, stack| match client.status() {
-        _ if client.config.keepalive == 0 => Ok(Reply::Done),
-        Status::Connecting => Ok(Reply::Done),
-        Status::Connected => {
+    port.with(|client, stack| {
+        if client.config.keepalive == 0 {
+            return Ok(Reply::Done);
+        }
+        if client.is_idle() {
+            return Err(Error::NotConnected);
+        }
+        if client.is_up() {
             client.ping();
             client.pump(stack, Appetite::Nothing, false);
-            if client.status().is_idle() {
-                Err(lost::<P>(client))
-            } else {
-                Ok(Reply::Done)
-            }
         }
-        _ => Err(Error::NotConnected),
+        match client.is_idle() {
+            true => Err(lost::<P>(client)),
+            false => Ok(Reply::Done),
+        }
     })
 }
 

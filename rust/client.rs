@@ -133,13 +133,6 @@ pub enum Status {
     Idle,
 }
 
-impl Status {
-    /// Is there neither a connection nor the attempt to make one?
-    pub fn is_idle(self) -> bool {
-        matches!(self, Status::ServerClosed | Status::Idle)
-    }
-}
-
 /// How the script itself ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -387,6 +380,16 @@ where
             Phase::Idle if self.server_closed => Status::ServerClosed,
             Phase::Idle => Status::Idle,
         }
+    }
+
+    /// Is there a connection?
+    pub fn is_up(&self) -> bool {
+        self.phase == Phase::Up
+    }
+
+    /// Is there neither a connection nor the attempt to make one?
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
     }
 
     /// What ended the last connection, if it was not the script.
