@@ -80,6 +80,8 @@ struct Turn {
     /// [`Client::ends`] and [`Client::failures`], when that was.
     ends: u8,
     failures: u8,
+    /// The connection that there was then has failed, and there is, or may soon be, another one.
+    lost: bool,
     /// When that was, or what the call waits for began.
     since: Time,
     /// What kept the client from going on, and when to try again even so.
@@ -185,6 +187,7 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
         first: true,
         ends: 0,
         failures: 0,
+        lost: false,
         since: Time(0),
         stop: Stop::Dry,
         deadline: Time(0),
@@ -207,12 +210,8 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
                 turn.since = client.now();
             }
             // Another call may have connected anew, the error callback's maybe, before this one saw the failure.
-            let lost = turn.failures != client.failures() && !client.is_idle();
-            let answer = match lost {
-                true => Some(Err(Error::NotConnected)),
-                false => step(client, stack, &mut turn),
-            };
-            if let Some(answer) = answer {
+            turn.lost = turn.failures != client.failures() && !client.is_idle();
+            if let Some(answer) = step(client, stack, &mut turn) {
                 if !has_thread {
                     client.leave();
                     owed = client.take_owed();
@@ -510,7 +509,7 @@ fn publish_at_most_once<P: Port>(
         if !client.is_up() {
             return Some(Ok(Reply::NotYet));
         }
-        if !fixed && !client.fits_buffer(message) {
+        if !fixed && started.is_none() && !client.fits_buffer(message) {
             return Some(Err(Error::Busy));
         }
         // Since then the socket has taken nothing.
@@ -567,7 +566,8 @@ fn publish_in_flight<P: Port>(
         if turn.first && client.is_idle() {
             return Some(Err(Error::NotConnected));
         }
-        let over = turn.ends != client.ends();
+        let ended = turn.ends != client.ends();
+        let over = ended || turn.lost;
         let mut stop = Stop::Dry;
         if !over {
             let waited = taken.is_none();
@@ -579,7 +579,7 @@ fn publish_in_flight<P: Port>(
         }
         let (reply, same) = match taken {
             None => (Reply::NoRoom, true),
-            Some((ticket, _)) if !over && !client.session.is_in_flight(ticket) => {
+            Some((ticket, _)) if !ended && !client.session.is_in_flight(ticket) => {
                 return Some(Ok(Reply::Done));
             }
             Some((_, link)) => (Reply::NotYet, link == client.link()),
@@ -642,6 +642,7 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
             _ if client.is_idle() => Err(lost::<P>(client)),
             Answer::Done => Ok(Reply::Done),
             Answer::Refused => Err(Error::SubscriptionRefused),
+            Answer::Pending if turn.lost => Err(Error::NotConnected),
             Answer::Pending if client.now().reached(deadline) || stop == Stop::Full => {
                 Err(Error::TimedOut)
             }
@@ -669,7 +670,10 @@ pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P,
         } else {
             Appetite::Deliver
         };
-        let stop = client.pump(stack, appetite, true);
+        let stop = match turn.lost {
+            true => Stop::Dry,
+            false => client.pump(stack, appetite, true),
+        };
         if let Some(skipped) = client.take_skipped() {
             *length = skipped;
             return Some(Ok(Reply::Skipped));
@@ -685,6 +689,8 @@ pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P,
             Some(Err(Error::NotConnected))
         } else if client.is_idle() {
             Some(Err(lost::<P>(client)))
+        } else if turn.lost {
+            Some(Err(Error::NotConnected))
         } else if wait {
             turn.wait(stop, client.now().after(Time::FOREVER))
         } else {

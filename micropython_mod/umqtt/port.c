@@ -170,6 +170,7 @@ int umqtt_caught(umqtt_frame_t *frame, void *value) {
 }
 
 void umqtt_report(umqtt_frame_t *frame, mp_obj_t exception, int32_t skipped) {
+    umqtt_block_interrupt(frame);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         if (exception == MP_OBJ_NULL) {

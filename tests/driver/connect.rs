@@ -393,6 +393,35 @@ fn disconnect_lets_everything_go() {
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
 }
 
+/// Another call reads what this one waits for, or nothing, and the end, and connects anew. Without reconnection.
+#[test]
+fn connected_anew_by_another_call() {
+    for acknowledged in [true, false] {
+        let rig = rig(Setup::default());
+        rig.script([expect(CONNECT), send(CONNACK)]);
+        assert_eq!(rig.connect(), Ok(()));
+        rig.script([expect(publish(QOS1, "t", 1, "x"))]);
+        rig.later(100, move |rig| {
+            if acknowledged {
+                rig.script([send(ack(PUBACK, 1))]);
+            }
+            rig.script([Step::Fin]);
+            let _ = (rig.receive(false), rig.receive(false));
+            assert_ne!(rig.status(), Status::Connected);
+            rig.script([expect(CONNECT), send(CONNACK)]);
+            if !acknowledged {
+                rig.script([expect(publish(QOS1 | DUP, "t", 1, "x"))]);
+            }
+            assert_eq!(rig.connect(), Ok(()));
+        });
+        let expected = match acknowledged {
+            true => Ok(Reply::Done),
+            false => Err(Error::NotConnected),
+        };
+        assert_eq!(rig.publish(1, "t", "x"), expected);
+    }
+}
+
 /// What another call has read, together with CONNACK, does not keep `connect` from seeing it.
 #[test]
 fn connack_and_the_end_read_by_another_call() {

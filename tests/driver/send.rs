@@ -184,6 +184,10 @@ fn a_payload_that_may_change() {
     rig.script([expect(publish(0, "t", 0, "0123456789A"))]);
     assert_eq!(publish_mutable("0123456789A"), (DONE, 1));
     assert_eq!(publish_mutable("0123456789AB"), (Err(Error::Busy), 1));
+    // A part of it is gone, and the rest is in the buffer.
+    let bytes = publish(0, "t", 0, "9876543210A");
+    rig.script([expect(&bytes[..7]), Step::Pause(10), expect(&bytes[7..])]);
+    assert_eq!(publish_mutable("9876543210A"), (DONE, 1));
     rig.net().blocked = true;
     assert_eq!(rig.post(1, "t", "first"), DONE);
     assert_eq!(publish_mutable("x"), (Err(Error::Busy), 1));
