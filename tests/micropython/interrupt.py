@@ -355,6 +355,9 @@ def at_random_moments_in_connect_and_disconnect(t):
 def as_connect_ends_it_leaves_the_client_its_thread(t):
     b = t.broker()
     mp = t.mp("""
+        import select
+        poll = select.poll()
+        poll.register(sys.stdin, 0)
         c = client(keepalive=0)
         while hear() == "go":
             try:
@@ -363,7 +366,9 @@ def as_connect_ends_it_leaves_the_client_its_thread(t):
                     end = "connected"
                 except KeyboardInterrupt:
                     end = "interrupted %d" % c.get_mqttsta()
-                pause(50)
+                # as pause() does, but without an import or an allocation: MicroPython does not bear Ctrl-C in those
+                for _ in poll.ipoll(50):
+                    pass
                 for _ in range(5):
                     pass  # MicroPython looks for Ctrl-C when it jumps
             except KeyboardInterrupt:
