@@ -111,13 +111,18 @@ rest(c)
 
 
 def dead(t, keepalive, due, pings=1, **options):
+    before = time.monotonic()
     mp, link, _ = connected(t, REPORT, keepalive=keepalive, reconn=False, **options)
+    connected_by = time.monotonic()
+    link.expect(broker.PINGREQ, within=keepalive + 2)
     last = time.monotonic()
-    for n in range(pings):
+    # It was connected at some moment between the two.
+    t.true(last - before >= 0.95 * keepalive, "the first ping comes too soon")
+    t.true(last - connected_by <= 1.4 * keepalive, "the first ping comes too late")
+    for _ in range(1, pings):
         link.expect(broker.PINGREQ, within=keepalive + 2)
         now = time.monotonic()
-        t.between(now - last, *((0.95 * keepalive, 1.4 * keepalive) if n == 0 else (0.95 * due, 1.1 * due + 0.4)),
-                  "seconds before a ping")
+        t.between(now - last, 0.95 * due, 1.1 * due + 0.4, "seconds before a ping")
         last = now
     link.expect_end(within=due + 2)
     t.between(time.monotonic() - last, 0.95 * due, 1.1 * due + 0.4, "seconds until the link counts as dead")
