@@ -1,4 +1,5 @@
-// Connections: MicroPython's sockets, and its TLS module over them. Nothing here blocks.
+// Connections: MicroPython's sockets, and its TLS module over them. Nothing here blocks, but for a resolver that does. What
+// the engine calls, at the end, never raises through it: see port.c.
 //
 // The TLS module is given the link itself for a socket. So the link sees which way the module could not go on, whatever
 // the module says of it, and the wait is always for the socket below.
@@ -17,6 +18,12 @@
 #include "outcome.h"
 #include "port.h"
 
+#if UMQTT_LINUX
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#endif
+
 // Bytes that the TLS module surely puts into one record, as its output buffer goes: MBEDTLS_SSL_OUT_CONTENT_LEN, which is
 // this in MicroPython's own configuration. It may turn out to be more.
 #ifndef UMQTT_TLS_RECORD
@@ -24,6 +31,44 @@
 #endif
 // The most that there may be in one (RFC 8446, 5.1).
 #define TLS_LARGEST_RECORD (16384)
+
+/******************************************************************************/
+// The socket
+
+int umqtt_stream_ioctl(mp_obj_t stream, mp_uint_t request, uintptr_t arg) {
+    int error;
+    mp_uint_t result = mp_get_stream(stream)->ioctl(stream, request, arg, &error);
+    return result == MP_STREAM_ERROR ? -1 : (int)result;
+}
+
+#if UMQTT_LINUX
+int umqtt_link_fd(const umqtt_link_t *link) {
+    return umqtt_stream_ioctl(link->socket, MP_STREAM_GET_FILENO, 0);
+}
+
+static void set_tcp_option(int fd, int option, int value) {
+    // It is about time only.
+    (void)!setsockopt(fd, IPPROTO_TCP, option, &value, sizeof(value));
+}
+
+// Messages that no call waits for go as TCP likes it: many small ones make one segment.
+static void set_at_once(umqtt_link_t *link, int fd, bool at_once) {
+    link->at_once = at_once;
+    set_tcp_option(fd, TCP_NODELAY, at_once);
+}
+
+// It would wait up to 40 ms, here for the answer to what was sent before, there for the acknowledgement of what was received.
+void umqtt_link_hurry(umqtt_link_t *link, int fd) {
+    if (link->sent && !link->at_once) {
+        set_at_once(link, fd, true);
+    }
+    if (link->received && link->asking > 0) {
+        link->asking--;
+        set_tcp_option(fd, TCP_QUICKACK, true);
+    }
+    link->sent = link->received = false;
+}
+#endif
 
 /******************************************************************************/
 // The link as a stream
@@ -92,7 +137,7 @@ static mp_uint_t link_write(mp_obj_t self_in, const void *buf, mp_uint_t size, i
 static mp_uint_t link_ioctl(mp_obj_t self_in, mp_uint_t request, uintptr_t arg, int *errcode) {
     umqtt_link_t *self = MP_OBJ_TO_PTR(self_in);
     if (request == MP_STREAM_CLOSE) {
-        // The socket is closed by port.c: a TLS stream that failed would not do it. And the collector may be here, with
+        // umqtt_port_close() closes the socket: a TLS stream that failed would not do it. And the collector may be here, with
         // the socket gone.
         return 0;
     }
@@ -114,7 +159,8 @@ static UMQTT_DEFINE_STREAM_TYPE(umqtt_link_type, MP_QSTR_socket, &link_stream_p)
 /******************************************************************************/
 // TCP
 
-umqtt_link_t *umqtt_link_new(void) {
+// A link without a socket.
+static umqtt_link_t *link_new(void) {
     umqtt_link_t *link = m_new0(umqtt_link_t, 1);
     link->base.type = &LINK_TYPE;
     link->read_wants = MP_STREAM_POLL_RD;
@@ -134,7 +180,8 @@ static void call_method(mp_obj_t object, qstr name, mp_obj_t arg) {
     mp_call_method_n_kw(1, 0, method);
 }
 
-void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t address) {
+// A non-blocking socket for it, for an entry of getaddrinfo's.
+static void link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t address) {
     size_t n;
     mp_obj_t *entry;
     mp_obj_get_array(address, &n, &entry);
@@ -144,7 +191,8 @@ void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t addres
     umqtt_settle(MP_OBJ_TO_PTR(socket));
 }
 
-void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address) {
+// A step of connecting by TCP; raises OSError while it is under way.
+static void link_connect(umqtt_link_t *link, mp_obj_t address) {
     call_method(link->socket, MP_QSTR_connect, mp_obj_subscr(address, MP_OBJ_NEW_SMALL_INT(-1), MP_OBJ_SENTINEL));
 }
 
@@ -155,7 +203,8 @@ MP_NORETURN void umqtt_raise_no_tls(void) {
     mp_raise_NotImplementedError(MP_ERROR_TEXT("ssl: no TLS module in this firmware"));
 }
 
-void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure) {
+// Remembers what TLS failed with.
+static void link_failed(umqtt_link_t *link, mp_obj_t failure) {
     link->failure = failure;
     umqtt_settle(mp_obj_is_obj(failure) ? MP_OBJ_TO_PTR(failure) : NULL);
 }
@@ -175,7 +224,7 @@ static int failed(umqtt_link_t *link, int error) {
     error = error < 0 && error > -256 ? -error : error;
     // What it raised before says more.
     if (link->failure == MP_OBJ_NULL) {
-        umqtt_link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
+        link_failed(link, MP_OBJ_NEW_SMALL_INT(error));
     }
     return error > 0 ? error : MP_EPROTO;
 }
@@ -296,7 +345,7 @@ static mp_obj_t wrap(umqtt_link_t *link, const umqtt_tls_t *tls) {
     return mp_call_method_n_kw(1, (kw - &args[3]) / 2, args);
 }
 
-// TLS 1.0 has long been given up as unsafe; and its records, of which mbedTLS makes two a call, would break umqtt_tls_send().
+// TLS 1.0 has long been given up as unsafe; and its records, of which mbedTLS makes two a call, would break tls_send().
 static void refuse_old(mp_obj_t stream) {
     mp_obj_t cipher[2];
     mp_load_method_maybe(stream, MP_QSTR_cipher, cipher);
@@ -308,7 +357,8 @@ static void refuse_old(mp_obj_t stream) {
     }
 }
 
-int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
+// A step of the handshake: 0 when it is over, MP_EAGAIN while it is under way, MP_EPROTO.
+static int shake_hands(umqtt_link_t *link, const umqtt_tls_t *tls) {
     if (link->tls == MP_OBJ_NULL) {
         mp_obj_t stream = wrap(link, tls);
         mp_get_stream_raise(stream, MP_STREAM_OP_READ | MP_STREAM_OP_WRITE | MP_STREAM_OP_IOCTL);
@@ -331,12 +381,14 @@ int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls) {
     return MP_EPROTO;
 }
 
+// Sends what can be without waiting: the number of bytes, or an error, negated.
+//
 // The TLS module has encrypted the data when the socket does not take them, and wants nothing but to be called again, with
 // the same. So they are as good as sent; but they are counted byte by byte, one whenever the socket has taken a part of the
 // record, and the rest when it has taken all of it: nobody gives up what has been encrypted, and a slow peer is no dead one.
 // How much went into the record, the module says only then. Should it be off by then, as a read may send it off, the module
 // is not asked again: it would encrypt the same data once more.
-mp_int_t umqtt_tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
     enum { SMALLEST = 64 }; // What a record may be limited to at worst: RFC 8449, 4.
     size_t given = link->held;
     if (given > 0) {
@@ -391,9 +443,12 @@ static bool is_empty(const umqtt_link_t *link) {
     return link->record[0] == APPLICATION_DATA && !link->ended && size != ALERT_SIZE && size != SHORT_ALERT_SIZE;
 }
 
+// Receives what can be without waiting: the number of bytes, or an error, negated. Fewer than asked for means that there are
+// no more at this moment; none: the peer closed the connection.
+//
 // Reads record after record, for no wait for the socket tells of data that the TLS module has. Nor of an end, or a failure,
 // that it has met behind them, and maybe says only once: then the next wait is for what there is always.
-mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     enum { AT_ONCE = MP_STREAM_POLL_RD | MP_STREAM_POLL_WR };
     volatile size_t done = 0;
     nlr_buf_t nlr;
@@ -401,7 +456,7 @@ mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
         if (done == 0) {
             nlr_jump(nlr.ret_val);
         }
-        umqtt_link_failed(link, MP_OBJ_FROM_PTR(nlr.ret_val));
+        link_failed(link, MP_OBJ_FROM_PTR(nlr.ret_val));
         link->read_wants = AT_ONCE;
         return done;
     }
@@ -435,3 +490,283 @@ mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     return not_now(error) ? -MP_EAGAIN : -failed(link, error);
 }
 #endif
+
+/******************************************************************************/
+// The engine's port
+
+bool umqtt_is_address(umqtt_bytes_t host) {
+    bool dotted = true;
+    for (size_t i = 0; i < host.len; i++) {
+        if (host.data[i] == ':') {
+            return true;
+        }
+        dotted = dotted && (host.data[i] == '.' || (host.data[i] >= '0' && host.data[i] <= '9'));
+    }
+    return dotted;
+}
+
+// An attempt to connect belongs to its thread; without threads it goes on from call to call.
+static mp_obj_t *address_of(umqtt_frame_t *frame) {
+    return MICROPY_PY_THREAD ? &frame->address : &frame->core->address;
+}
+
+int32_t umqtt_port_resolve(umqtt_call_t *call) {
+    umqtt_frame_t *frame = umqtt_frame_of(call);
+    const umqtt_settings_t *to = umqtt_settings(call);
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t module = frame->core->socket_module;
+        if (module == MP_OBJ_NULL) {
+            // Once, by the script's first connect(): an import may look through the file system, with more stack than all
+            // the rest.
+            module = mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
+            frame->core->socket_module = module;
+            umqtt_settle(MP_OBJ_TO_PTR(module));
+        }
+        mp_obj_t args[] = {
+            mp_obj_new_str((const char *)to->server.data, to->server.len),
+            MP_OBJ_NEW_SMALL_INT(to->port),
+            mp_load_attr(module, to->ipv6 ? MP_QSTR_AF_INET6 : MP_QSTR_AF_INET),
+            mp_load_attr(module, MP_QSTR_SOCK_STREAM),
+        };
+        mp_obj_t getaddrinfo = mp_load_attr(module, MP_QSTR_getaddrinfo);
+        // A resolver that hangs has to be left with Ctrl-C. An address needs none.
+        if (!umqtt_is_address(to->server)) {
+            umqtt_allow_interrupt(frame);
+        }
+        mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
+        umqtt_block_interrupt(frame);
+        *address_of(frame) = umqtt_address(entries, args[2]);
+        nlr_pop();
+        return 0;
+    }
+    int error = umqtt_caught(frame, nlr.ret_val);
+    return error == MP_ENOMEM ? error : MP_ENOENT;
+}
+
+umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
+    umqtt_frame_t *frame = umqtt_frame_of(call);
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        frame->link = link_new();
+        link_open(frame->link, frame->core->socket_module, *address_of(frame));
+        nlr_pop();
+        #if UMQTT_LINUX
+        // For the pieces of a handshake.
+        set_at_once(frame->link, umqtt_link_fd(frame->link), true);
+        #endif
+        return frame->link;
+    }
+    *error = umqtt_caught(frame, nlr.ret_val);
+    return NULL;
+}
+
+static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
+    volatile int events = 0;
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        #if !UMQTT_LINUX
+        events = umqtt_stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR);
+        #endif
+        link_connect(link, *address_of(frame));
+        nlr_pop();
+        return 0;
+    }
+    int error = umqtt_caught(frame, nlr.ret_val);
+    switch (error) {
+        case MP_EISCONN:
+            return 0;
+        case MP_EINPROGRESS:
+            return MP_EAGAIN;
+        case MP_EALREADY:
+            // lwIP says this also of a connection that is made, and whose other end has closed since.
+            return events == MP_STREAM_POLL_WR ? 0 : MP_EAGAIN;
+        #if !UMQTT_LINUX
+        case MP_EBADF: {
+            // lwIP has let go of an attempt that failed; a read still tells why.
+            uint8_t byte;
+            ptrdiff_t n = umqtt_port_receive(&frame->call, link, &byte, sizeof(byte));
+            error = n < 0 ? -n : MP_EBADF;
+        }
+        #endif
+    }
+    #if !UMQTT_LINUX
+    // What lwIP calls them.
+    if (error == MP_ECONNRESET) {
+        error = MP_ECONNREFUSED;
+    } else if (error == MP_ECONNABORTED) {
+        error = MP_ETIMEDOUT;
+    }
+    #endif
+    return error;
+}
+
+// Around everything that the TLS module does. What is under the client's lock needs the second one only while a handshake
+// is in a step, which does not have the client's lock; whether one is, changes under the client's lock to yes.
+static inline bool lock_tls(umqtt_frame_t *frame, bool handshake) {
+    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
+    umqtt_core_t *core = frame->core;
+    if (handshake) {
+        umqtt_port_lock(&frame->call);
+        __atomic_add_fetch(&core->handshakes, 1, __ATOMIC_RELAXED);
+        umqtt_port_unlock(&frame->call, false, false, false, NULL);
+    } else if (__atomic_load_n(&core->handshakes, __ATOMIC_ACQUIRE) == 0) {
+        return false;
+    }
+    mp_thread_mutex_lock(&core->tls_lock, 1);
+    return true;
+    #else
+    (void)frame;
+    (void)handshake;
+    return false;
+    #endif
+}
+
+static inline void unlock_tls(umqtt_frame_t *frame, bool locked, bool handshake) {
+    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
+    if (locked) {
+        mp_thread_mutex_unlock(&frame->core->tls_lock);
+    }
+    if (handshake) {
+        __atomic_sub_fetch(&frame->core->handshakes, 1, __ATOMIC_RELEASE);
+    }
+    #else
+    (void)frame;
+    (void)locked;
+    (void)handshake;
+    #endif
+}
+
+// The TLS module raises others than OSError too, and an OSError with a number of its own.
+static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
+    int error = umqtt_caught(frame, value);
+    if (UMQTT_TLS && frame->core->tls.context != MP_OBJ_NULL && frame->exception == MP_OBJ_NULL) {
+        link_failed(link, MP_OBJ_FROM_PTR(value));
+        error = error == MP_EIO ? MP_EPROTO : error;
+    }
+    return error;
+}
+
+static int connect_step(umqtt_frame_t *frame, umqtt_link_t *link) {
+    #if !UMQTT_TLS
+    return connect_tcp(frame, link);
+    #else
+    if (link->tls == MP_OBJ_NULL) {
+        int error = connect_tcp(frame, link);
+        if (error != 0 || frame->core->tls.context == MP_OBJ_NULL) {
+            return error;
+        }
+    }
+    nlr_buf_t nlr;
+    bool locked = lock_tls(frame, true);
+    if (nlr_push(&nlr) == 0) {
+        int error = shake_hands(link, &frame->core->tls);
+        nlr_pop();
+        unlock_tls(frame, locked, true);
+        return error;
+    }
+    unlock_tls(frame, locked, true);
+    int error = caught_tls(frame, link, nlr.ret_val);
+    return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
+    #endif
+}
+
+int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
+    umqtt_frame_t *frame = umqtt_frame_of(call);
+    int error = connect_step(frame, socket);
+    #if !UMQTT_LINUX
+    if (error == 0) {
+        // CONNACK comes soon.
+        frame->tick = 1;
+    }
+    #endif
+    return error;
+}
+
+static ptrdiff_t link_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+    #if UMQTT_TLS
+    if (link->tls != MP_OBJ_NULL) {
+        return tls_send(link, data, len);
+    }
+    #endif
+    int error = MP_EIO;
+    mp_uint_t n = mp_get_stream(link->socket)->write(link->socket, data, len, &error);
+    return n == MP_STREAM_ERROR ? -error : (ptrdiff_t)n;
+}
+
+static ptrdiff_t link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
+    #if UMQTT_TLS
+    if (link->tls != MP_OBJ_NULL) {
+        return tls_receive(link, data, len);
+    }
+    #endif
+    // Some ports set no error at the end of the stream.
+    int error = 0;
+    mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
+    return n != MP_STREAM_ERROR ? (ptrdiff_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
+}
+
+ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
+    umqtt_frame_t *frame = umqtt_frame_of(call);
+    umqtt_link_t *link = socket;
+    frame->core->link = link;
+    nlr_buf_t nlr;
+    #if UMQTT_LINUX
+    if (link->sent && link->at_once) {
+        set_at_once(link, umqtt_link_fd(link), false);
+    }
+    link->sent = true;
+    link->received = false;
+    // Those who only listen leave acknowledgements to TCP.
+    link->asking = 4;
+    #endif
+    bool locked = lock_tls(frame, false);
+    if (nlr_push(&nlr) == 0) {
+        ptrdiff_t n = link_send(link, data, len);
+        nlr_pop();
+        unlock_tls(frame, locked, false);
+        return n;
+    }
+    unlock_tls(frame, locked, false);
+    return -caught_tls(frame, link, nlr.ret_val);
+}
+
+ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
+    umqtt_frame_t *frame = umqtt_frame_of(call);
+    umqtt_link_t *link = socket;
+    nlr_buf_t nlr;
+    bool locked = lock_tls(frame, false);
+    if (nlr_push(&nlr) == 0) {
+        ptrdiff_t n = link_receive(link, data, len);
+        nlr_pop();
+        unlock_tls(frame, locked, false);
+        #if UMQTT_LINUX
+        link->received = link->received || n > 0;
+        #endif
+        return n;
+    }
+    unlock_tls(frame, locked, false);
+    return -caught_tls(frame, link, nlr.ret_val);
+}
+
+static void close_stream(umqtt_frame_t *frame, mp_obj_t stream) {
+    if (stream == MP_OBJ_NULL) {
+        return;
+    }
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        umqtt_stream_ioctl(stream, MP_STREAM_CLOSE, 0);
+        nlr_pop();
+    } else {
+        umqtt_caught(frame, nlr.ret_val);
+    }
+}
+
+void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
+    umqtt_frame_t *frame = umqtt_frame_of(call);
+    umqtt_link_t *link = socket;
+    #if UMQTT_TLS
+    close_stream(frame, link->tls);
+    #endif
+    close_stream(frame, link->socket);
+}

@@ -1,10 +1,11 @@
 // A connection as MicroPython makes it: a socket, and TLS over it where the client asks for that.
-// What calls Python code may raise: port.c catches. See link.c.
+// See link.c.
 #ifndef MICROPY_INCLUDED_UMQTT_LINK_H
 #define MICROPY_INCLUDED_UMQTT_LINK_H
 
 #include "py/obj.h"
 #include "compat.h"
+#include "umqtt.h"
 
 // Is there a TLS module in the firmware? (MICROPY_PY_USSL: before 1.21.)
 #ifndef UMQTT_TLS
@@ -82,25 +83,18 @@ void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca);
 // Raises NotImplementedError.
 MP_NORETURN void umqtt_raise_no_tls(void);
 
-// A link without a socket, and a non-blocking socket for it, for an entry of getaddrinfo's.
-umqtt_link_t *umqtt_link_new(void);
-void umqtt_link_open(umqtt_link_t *link, mp_obj_t socket_module, mp_obj_t address);
+// The answer of a stream's ioctl; -1: an error.
+int umqtt_stream_ioctl(mp_obj_t stream, mp_uint_t request, uintptr_t arg);
 
-// A step of connecting. TCP: raises OSError while it is under way. TLS: 0 when the handshake is over, MP_EAGAIN while it
-// is under way, MP_EPROTO.
-void umqtt_link_connect(umqtt_link_t *link, mp_obj_t address);
-int umqtt_link_handshake(umqtt_link_t *link, const umqtt_tls_t *tls);
+// On Linux: the descriptor of the link's socket; and what a call is going to wait for must not itself wait.
+int umqtt_link_fd(const umqtt_link_t *link);
+void umqtt_link_hurry(umqtt_link_t *link, int fd);
 
-// Sends, or receives, over TLS what can be without waiting. The number of bytes, or an error, negated. Receiving fewer
-// bytes than asked for means that there are no more at this moment; none: the peer closed the connection.
-mp_int_t umqtt_tls_send(umqtt_link_t *link, const uint8_t *data, size_t len);
-mp_int_t umqtt_tls_receive(umqtt_link_t *link, uint8_t *data, size_t len);
+// It is no name: there is nothing to resolve, and nothing that a certificate could have.
+bool umqtt_is_address(umqtt_bytes_t host);
 
 // The alert that came last, as RFC 8446 numbers them (6); unknown, if it is encrypted; negative: it was no alert that came.
 enum { UMQTT_ALERT_UNKNOWN = 255 };
 int umqtt_link_alert(const umqtt_link_t *link);
-
-// Remembers what TLS failed with.
-void umqtt_link_failed(umqtt_link_t *link, mp_obj_t failure);
 
 #endif // MICROPY_INCLUDED_UMQTT_LINK_H

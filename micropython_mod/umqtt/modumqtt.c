@@ -186,7 +186,6 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
             cert_reqs = int_arg(elem->value, MP_QSTR_cert_reqs, CERT_NONE, CERT_REQUIRED);
         }
     } else if (params != mp_const_none) {
-        bytes_arg(params, MP_QSTR_ssl_params);
         ca = params;
     }
     mp_obj_t context[2];

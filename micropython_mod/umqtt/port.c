@@ -18,13 +18,10 @@
 #include "port.h"
 
 #if UMQTT_LINUX
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 #endif
@@ -305,45 +302,13 @@ static void end_wait(umqtt_frame_t *frame) {
 }
 #endif
 
-static int stream_ioctl(mp_obj_t stream, mp_uint_t request, uintptr_t arg) {
-    int error;
-    mp_uint_t result = mp_get_stream(stream)->ioctl(stream, request, arg, &error);
-    return result == MP_STREAM_ERROR ? -1 : (int)result;
-}
-
-#if UMQTT_LINUX
-static int fd_of(const umqtt_link_t *link) {
-    return stream_ioctl(link->socket, MP_STREAM_GET_FILENO, 0);
-}
-
-static void set_tcp_option(int fd, int option, int value) {
-    // It is about time only.
-    (void)!setsockopt(fd, IPPROTO_TCP, option, &value, sizeof(value));
-}
-
-// Messages that no call waits for go as TCP likes it: many small ones make one segment.
-static void set_at_once(umqtt_link_t *link, int fd, bool at_once) {
-    link->at_once = at_once;
-    set_tcp_option(fd, TCP_NODELAY, at_once);
-}
-#endif
-
 // Keeps what umqtt_port_wait() needs of a socket. Once the lock is gone, another thread may close the
 // socket, and the collector take the object.
 static void set_waiting_for(umqtt_frame_t *frame, umqtt_link_t *link) {
     #if UMQTT_LINUX
-    frame->fd = link == NULL ? -1 : fd_of(link);
+    frame->fd = link == NULL ? -1 : umqtt_link_fd(link);
     if (link != NULL && !frame->internal) {
-        // What is waited for must not itself wait: up to 40 ms, here for the answer to what was sent before, there for the
-        // acknowledgement of what was received.
-        if (link->sent && !link->at_once) {
-            set_at_once(link, frame->fd, true);
-        }
-        if (link->received && link->asking > 0) {
-            link->asking--;
-            set_tcp_option(frame->fd, TCP_QUICKACK, true);
-        }
-        link->sent = link->received = false;
+        umqtt_link_hurry(link, frame->fd);
     }
     #else
     frame->waiting_for = link == NULL ? MP_OBJ_NULL : link->socket;
@@ -436,7 +401,7 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
     frame->tick = MIN(2 * tick, longest);
     // A negative timeout, for ever, is longer than any.
     tick = MIN(tick, (uint32_t)timeout);
-    if (tick > 0 && (events == 0 || stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
+    if (tick > 0 && (events == 0 || umqtt_stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
         #if MICROPY_PY_THREAD
         mp_hal_delay_ms(tick);
         #else
@@ -467,286 +432,6 @@ bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, 
         umqtt_caught(frame, nlr.ret_val);
     }
     return frame->exception != MP_OBJ_NULL || (MICROPY_PY_THREAD && frame->core->dropped);
-}
-
-/******************************************************************************/
-// Connections
-
-bool umqtt_is_address(umqtt_bytes_t host) {
-    bool dotted = true;
-    for (size_t i = 0; i < host.len; i++) {
-        if (host.data[i] == ':') {
-            return true;
-        }
-        dotted = dotted && (host.data[i] == '.' || (host.data[i] >= '0' && host.data[i] <= '9'));
-    }
-    return dotted;
-}
-
-// An attempt to connect belongs to its thread; without threads it goes on from call to call.
-static mp_obj_t *address_of(umqtt_frame_t *frame) {
-    return MICROPY_PY_THREAD ? &frame->address : &frame->core->address;
-}
-
-int32_t umqtt_port_resolve(umqtt_call_t *call) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
-    const umqtt_settings_t *to = umqtt_settings(call);
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        mp_obj_t module = frame->core->socket_module;
-        if (module == MP_OBJ_NULL) {
-            // Once, by the script's first connect(): an import may look through the file system, with more stack than all
-            // the rest.
-            module = mp_import_name(UMQTT_QSTR_SOCKET, mp_const_none, MP_OBJ_NEW_SMALL_INT(0));
-            frame->core->socket_module = module;
-            umqtt_settle(MP_OBJ_TO_PTR(module));
-        }
-        mp_obj_t args[] = {
-            mp_obj_new_str((const char *)to->server.data, to->server.len),
-            MP_OBJ_NEW_SMALL_INT(to->port),
-            mp_load_attr(module, to->ipv6 ? MP_QSTR_AF_INET6 : MP_QSTR_AF_INET),
-            mp_load_attr(module, MP_QSTR_SOCK_STREAM),
-        };
-        mp_obj_t getaddrinfo = mp_load_attr(module, MP_QSTR_getaddrinfo);
-        // A resolver that hangs has to be left with Ctrl-C. An address needs none.
-        if (!umqtt_is_address(to->server)) {
-            umqtt_allow_interrupt(frame);
-        }
-        mp_obj_t entries = mp_call_function_n_kw(getaddrinfo, 4, 0, args);
-        umqtt_block_interrupt(frame);
-        *address_of(frame) = umqtt_address(entries, args[2]);
-        nlr_pop();
-        return 0;
-    }
-    int error = umqtt_caught(frame, nlr.ret_val);
-    return error == MP_ENOMEM ? error : MP_ENOENT;
-}
-
-umqtt_object_t *umqtt_port_socket(umqtt_call_t *call, int32_t *error) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        frame->link = umqtt_link_new();
-        umqtt_link_open(frame->link, frame->core->socket_module, *address_of(frame));
-        nlr_pop();
-        #if UMQTT_LINUX
-        // For the pieces of a handshake.
-        set_at_once(frame->link, fd_of(frame->link), true);
-        #endif
-        return frame->link;
-    }
-    *error = umqtt_caught(frame, nlr.ret_val);
-    return NULL;
-}
-
-static int connect_tcp(umqtt_frame_t *frame, umqtt_link_t *link) {
-    volatile int events = 0;
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        #if !UMQTT_LINUX
-        events = stream_ioctl(link->socket, MP_STREAM_POLL, MP_STREAM_POLL_WR);
-        #endif
-        umqtt_link_connect(link, *address_of(frame));
-        nlr_pop();
-        return 0;
-    }
-    int error = umqtt_caught(frame, nlr.ret_val);
-    switch (error) {
-        case MP_EISCONN:
-            return 0;
-        case MP_EINPROGRESS:
-            return MP_EAGAIN;
-        case MP_EALREADY:
-            // lwIP says this also of a connection that is made, and whose other end has closed since.
-            return events == MP_STREAM_POLL_WR ? 0 : MP_EAGAIN;
-        #if !UMQTT_LINUX
-        case MP_EBADF: {
-            // lwIP has let go of an attempt that failed; a read still tells why.
-            uint8_t byte;
-            ptrdiff_t n = umqtt_port_receive(&frame->call, link, &byte, sizeof(byte));
-            error = n < 0 ? -n : MP_EBADF;
-        }
-        #endif
-    }
-    #if !UMQTT_LINUX
-    // What lwIP calls them.
-    if (error == MP_ECONNRESET) {
-        error = MP_ECONNREFUSED;
-    } else if (error == MP_ECONNABORTED) {
-        error = MP_ETIMEDOUT;
-    }
-    #endif
-    return error;
-}
-
-// Around everything that the TLS module does. What is under the client's lock needs the second one only while a handshake
-// is in a step, which does not have the client's lock; whether one is, changes under the client's lock to yes.
-static inline bool lock_tls(umqtt_frame_t *frame, bool handshake) {
-    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
-    umqtt_core_t *core = frame->core;
-    if (handshake) {
-        umqtt_port_lock(&frame->call);
-        __atomic_add_fetch(&core->handshakes, 1, __ATOMIC_RELAXED);
-        umqtt_port_unlock(&frame->call, false, false, false, NULL);
-    } else if (__atomic_load_n(&core->handshakes, __ATOMIC_ACQUIRE) == 0) {
-        return false;
-    }
-    mp_thread_mutex_lock(&core->tls_lock, 1);
-    return true;
-    #else
-    (void)frame;
-    (void)handshake;
-    return false;
-    #endif
-}
-
-static inline void unlock_tls(umqtt_frame_t *frame, bool locked, bool handshake) {
-    #if MICROPY_PY_THREAD && !MICROPY_PY_THREAD_GIL
-    if (locked) {
-        mp_thread_mutex_unlock(&frame->core->tls_lock);
-    }
-    if (handshake) {
-        __atomic_sub_fetch(&frame->core->handshakes, 1, __ATOMIC_RELEASE);
-    }
-    #else
-    (void)frame;
-    (void)locked;
-    (void)handshake;
-    #endif
-}
-
-// The TLS module raises others than OSError too, and an OSError with a number of its own.
-static int caught_tls(umqtt_frame_t *frame, umqtt_link_t *link, void *value) {
-    int error = umqtt_caught(frame, value);
-    if (UMQTT_TLS && frame->core->tls.context != MP_OBJ_NULL && frame->exception == MP_OBJ_NULL) {
-        umqtt_link_failed(link, MP_OBJ_FROM_PTR(value));
-        error = error == MP_EIO ? MP_EPROTO : error;
-    }
-    return error;
-}
-
-static int connect_step(umqtt_frame_t *frame, umqtt_link_t *link) {
-    #if !UMQTT_TLS
-    return connect_tcp(frame, link);
-    #else
-    if (link->tls == MP_OBJ_NULL) {
-        int error = connect_tcp(frame, link);
-        if (error != 0 || frame->core->tls.context == MP_OBJ_NULL) {
-            return error;
-        }
-    }
-    nlr_buf_t nlr;
-    bool locked = lock_tls(frame, true);
-    if (nlr_push(&nlr) == 0) {
-        int error = umqtt_link_handshake(link, &frame->core->tls);
-        nlr_pop();
-        unlock_tls(frame, locked, true);
-        return error;
-    }
-    unlock_tls(frame, locked, true);
-    int error = caught_tls(frame, link, nlr.ret_val);
-    return frame->exception != MP_OBJ_NULL || error == MP_ENOMEM ? error : MP_EPROTO;
-    #endif
-}
-
-int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
-    int error = connect_step(frame, socket);
-    #if !UMQTT_LINUX
-    if (error == 0) {
-        // CONNACK comes soon.
-        frame->tick = 1;
-    }
-    #endif
-    return error;
-}
-
-static ptrdiff_t link_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
-    #if UMQTT_TLS
-    if (link->tls != MP_OBJ_NULL) {
-        return umqtt_tls_send(link, data, len);
-    }
-    #endif
-    int error = MP_EIO;
-    mp_uint_t n = mp_get_stream(link->socket)->write(link->socket, data, len, &error);
-    return n == MP_STREAM_ERROR ? -error : (ptrdiff_t)n;
-}
-
-static ptrdiff_t link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
-    #if UMQTT_TLS
-    if (link->tls != MP_OBJ_NULL) {
-        return umqtt_tls_receive(link, data, len);
-    }
-    #endif
-    // Some ports set no error at the end of the stream.
-    int error = 0;
-    mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
-    return n != MP_STREAM_ERROR ? (ptrdiff_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
-}
-
-ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
-    umqtt_link_t *link = socket;
-    frame->core->link = link;
-    nlr_buf_t nlr;
-    #if UMQTT_LINUX
-    if (link->sent && link->at_once) {
-        set_at_once(link, fd_of(link), false);
-    }
-    link->sent = true;
-    link->received = false;
-    // Those who only listen leave acknowledgements to TCP.
-    link->asking = 4;
-    #endif
-    bool locked = lock_tls(frame, false);
-    if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = link_send(link, data, len);
-        nlr_pop();
-        unlock_tls(frame, locked, false);
-        return n;
-    }
-    unlock_tls(frame, locked, false);
-    return -caught_tls(frame, link, nlr.ret_val);
-}
-
-ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
-    umqtt_link_t *link = socket;
-    nlr_buf_t nlr;
-    bool locked = lock_tls(frame, false);
-    if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = link_receive(link, data, len);
-        nlr_pop();
-        unlock_tls(frame, locked, false);
-        #if UMQTT_LINUX
-        link->received = link->received || n > 0;
-        #endif
-        return n;
-    }
-    unlock_tls(frame, locked, false);
-    return -caught_tls(frame, link, nlr.ret_val);
-}
-
-static void close_stream(umqtt_frame_t *frame, mp_obj_t stream) {
-    if (stream == MP_OBJ_NULL) {
-        return;
-    }
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        stream_ioctl(stream, MP_STREAM_CLOSE, 0);
-        nlr_pop();
-    } else {
-        umqtt_caught(frame, nlr.ret_val);
-    }
-}
-
-void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
-    umqtt_link_t *link = socket;
-    #if UMQTT_TLS
-    close_stream(frame, link->tls);
-    #endif
-    close_stream(frame, link->socket);
 }
 
 /******************************************************************************/

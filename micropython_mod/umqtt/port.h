@@ -1,4 +1,4 @@
-// What the engine needs of MicroPython: sockets, clock, lock, waiting and memory. See port.c.
+// What the engine needs of MicroPython: sockets, clock, lock, waiting and memory. See port.c and link.c.
 #ifndef MICROPY_INCLUDED_UMQTT_PORT_H
 #define MICROPY_INCLUDED_UMQTT_PORT_H
 
@@ -48,9 +48,6 @@ typedef struct _umqtt_frame_t {
 static inline umqtt_frame_t *umqtt_frame_of(umqtt_call_t *call) {
     return (umqtt_frame_t *)call;
 }
-
-// It is no name: there is nothing to resolve, and nothing that a certificate could have.
-bool umqtt_is_address(umqtt_bytes_t host);
 
 // Every use of the engine is between these two; the second raises what there is to raise.
 void umqtt_enter(umqtt_frame_t *frame, umqtt_core_t *core);
