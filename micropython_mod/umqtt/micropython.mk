@@ -10,7 +10,8 @@
 #   UMQTT_OPT_LEVEL   Rust's opt-level, such as z for small flash; the C sources are then compiled as the port's own are.
 #                     If not set, both are compiled for speed: opt-level 3, and -O2
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
-#   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case
+#   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case; if not
+#                     set, what the port's makefiles say of MICROPY_PY_THREAD
 #   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see core.h
 #   UMQTT_RUSTFLAGS   how to generate code, such as -Ctarget-feature=...: cargo's RUSTFLAGS for this build
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
@@ -22,6 +23,7 @@ UMQTT_BUILD   := $(abspath $(BUILD))/umqtt-engine
 UMQTT_LIB     := $(UMQTT_BUILD)/$(if $(UMQTT_TARGET),$(UMQTT_TARGET)/)release/libumqtt.a
 UMQTT_OBJ     := $(or $(wildcard $(UMQTT_MOD_DIR)/umqtt.o),$(BUILD)/umqtt-engine/engine.o)
 
+UMQTT_THREADS ?= $(MICROPY_PY_THREAD)
 CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/cargo),cargo)
 
 # All of MicroPython's versions know SRC_USERMOD. Those that have SRC_USERMOD_C as well add the one to the other: named
