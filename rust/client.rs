@@ -232,7 +232,6 @@ struct Reading {
 /// machine.
 #[repr(C)]
 pub struct Client<S: TcpClientStack, M: Memory> {
-    reading: Reading,
     phase: Phase,
     /// Counts connections; tells an acknowledgement that belongs to an earlier one.
     link: u8,
@@ -259,12 +258,13 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     greeted: bool,
     /// The server ended the last connection, after CONNACK.
     server_closed: bool,
+    /// The packet that is being put into the buffer, which may be smaller than the packet.
+    sending: Option<Due>,
+    reading: Reading,
     /// Calls of the script that wait for the socket to become readable.
     readers: u16,
     /// What ended the last connection, if it was not the script.
     fault: Option<Fault<S::Error>>,
-    /// The packet that is being put into the buffer, which may be smaller than the packet.
-    sending: Option<Due>,
     socket: Option<S::TcpSocket>,
     /// The time of the present step.
     now: Time,
@@ -273,26 +273,26 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     len: usize,
     outgoing: Outgoing<M::TransmitBuffer>,
     incoming: Incoming<M::ReceiveBuffer>,
+    /// Bytes of messages in the inbox.
+    kept: u32,
+    /// Messages for the script.
+    pub inbox: M::Inbox,
+    acks: Vec<Due, ACKS>,
+    service: Service,
     /// The QoS 0 message of that packet. It stays until the socket has taken all of it.
     at_most_once: Option<(Message<M::Bytes>, Ticket)>,
-    service: Service,
     /// When keepalive asks for something next, as far as is known, and when it was looked last.
     served_until: Time,
     served_at: Time,
     /// When a call was last there, on a port without threads.
     left: Time,
-    /// Bytes of messages in the inbox.
-    kept: u32,
     /// Size of a message that was skipped for want of memory, until it is reported.
     skipped: Option<u32>,
-    acks: Vec<Due, ACKS>,
     /// Faults that are still to be told to the script's error callback: a script may be quicker
     /// than the internal thread.
     owed: Vec<Fault<S::Error>, OWED>,
     /// The attempt to connect that the calls go on with, on a port without threads.
     pub(crate) dialer: Option<Dialer<S>>,
-    /// Messages for the script.
-    pub inbox: M::Inbox,
     /// Who connects to whom; used by the next CONNECT.
     pub config: Config<M::Bytes>,
     /// Last will, for the next CONNECT.
