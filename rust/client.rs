@@ -629,7 +629,7 @@ where
             self.inbox.abandon();
         }
         self.reading.part = Part::Header;
-        if let Some(due) = self.sending.take() {
+        if let Some(due) = &self.sending.take() {
             self.session.half_sent(due);
         }
         self.at_most_once = None;

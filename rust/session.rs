@@ -307,18 +307,18 @@ impl<M: Memory> Session<M> {
     }
 
     /// The packet is on its way, whole: from now on its acknowledgement is awaited.
-    pub fn sent(&mut self, due: Due) {
+    pub fn sent(&mut self, due: &Due) {
         self.advance(due, Stage::Sent);
     }
 
     /// The packet was cut off in the middle, and counts as sent once.
-    pub fn half_sent(&mut self, due: Due) {
+    pub fn half_sent(&mut self, due: &Due) {
         self.advance(due, Stage::DueAgain);
     }
 
     /// Unless the packet is not of the session, or another request has taken its entry over while
     /// it was being sent.
-    fn advance(&mut self, due: Due, stage: Stage) {
+    fn advance(&mut self, due: &Due, stage: Stage) {
         if due.id.is_none() {
             return;
         }

@@ -133,7 +133,7 @@ where
                 (self.sent, self.len) = (0, usize::MAX);
             }
             let mut rest: &[u8] = &[];
-            if let Some(due) = self.sending {
+            if let Some(due) = &self.sending {
                 let publish = publish(due, &self.at_most_once, &self.session);
                 // A large rest is sent from where it lies, once the buffer is empty.
                 let left = self.len.saturating_sub(self.sent);
@@ -205,7 +205,7 @@ where
 /// The message of the packet to send, and its DUP flag, if it is a PUBLISH; `None` also if the
 /// message is gone.
 fn publish<'a, M: Memory>(
-    due: Due,
+    due: &Due,
     at_most_once: &'a Option<(Message<M::Bytes>, Ticket)>,
     session: &'a Session<M>,
 ) -> Option<(&'a Message<M::Bytes>, bool)> {
@@ -240,7 +240,7 @@ fn connect<'a, B: AsRef<[u8]>>(
 }
 
 /// Writes the packet to send, if it is neither PUBLISH nor CONNECT; nothing if what it was about is gone.
-fn emit<M: Memory>(due: Due, session: &Session<M>, out: &mut Writer) {
+fn emit<M: Memory>(due: &Due, session: &Session<M>, out: &mut Writer) {
     match (due.kind, due.id) {
         (Kind::Publish | Kind::Connect, _) => {}
         (kind @ (Kind::Subscribe | Kind::Unsubscribe), Some(id)) => {
