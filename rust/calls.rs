@@ -579,7 +579,7 @@ fn publish_in_flight<P: Port>(
         }
         let (reply, same) = match taken {
             None => (Reply::NoRoom, true),
-            Some((ticket, _)) if !ended && !client.session.is_in_flight(ticket) => {
+            Some((ticket, _)) if !ended && client.session.answer(ticket) == Answer::Done => {
                 return Some(Ok(Reply::Done));
             }
             Some((_, link)) => (Reply::NotYet, link == client.link()),
@@ -621,13 +621,20 @@ pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply>
 }
 
 fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
+    let (topic, payload) = (filter.clone(), filter.clone());
+    let message = Message {
+        topic,
+        payload,
+        qos,
+        retain: false,
+    };
     let mut asked = None;
     repeat(port, &mut |client, stack, turn| {
         if turn.first {
             if !client.is_up() {
                 return Some(Err(Error::NotConnected));
             }
-            asked = client.session.request(kind, filter, qos);
+            asked = client.session.take(kind, &message);
         }
         if turn.ends != client.ends() {
             return Some(Err(Error::NotConnected));

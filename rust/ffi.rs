@@ -363,6 +363,7 @@ impl Dns for Net {
 }
 
 /// One client.
+#[repr(C)] // the client first: the buffers are far larger than an offset in an instruction
 struct Block {
     client: Client<Net, Heap>,
     receive_buffer: [u8; RX_BUFFER],

@@ -8,7 +8,7 @@ use core::num::NonZeroU16;
 
 use crate::{
     packet::QoS,
-    session::{Received, Subscription},
+    session::{Received, Request},
 };
 
 /// The types in which a client keeps what is not of a fixed size.
@@ -21,8 +21,8 @@ pub trait Memory {
     type TransmitBuffer: AsRef<[u8]> + AsMut<[u8]>;
     /// Identifiers of incoming QoS 2 messages that are not released yet.
     type Received: List<Received>;
-    /// Subscriptions, made or asked for.
-    type Subscriptions: List<Option<Subscription<Self::Bytes>>>;
+    /// Messages in flight and subscriptions.
+    type Requests: List<Option<Request<Self::Bytes>>>;
     /// Incoming messages.
     type Inbox: Inbox;
 }
@@ -34,6 +34,8 @@ pub trait List<T> {
     fn entries(&self) -> &[T];
     /// The entries, to change.
     fn entries_mut(&mut self) -> &mut [T];
+    /// Makes room for so many in all. `false`: there is no memory.
+    fn reserve(&mut self, room: usize) -> bool;
     /// Adds one; gives it back when there is no memory.
     fn push(&mut self, entry: T) -> Result<(), T>;
     /// Lets all go.
@@ -47,6 +49,10 @@ impl<T, const N: usize> List<T> for heapless::Vec<T, N> {
 
     fn entries_mut(&mut self) -> &mut [T] {
         self
+    }
+
+    fn reserve(&mut self, room: usize) -> bool {
+        room <= N
     }
 
     fn push(&mut self, entry: T) -> Result<(), T> {

@@ -6,8 +6,6 @@
 //! complete, or with [`Session::forget`]. Entries never move from slot to slot: a garbage
 //! collector may be looking at them.
 
-use heapless::Vec;
-
 use crate::{
     config::IN_FLIGHT,
     memory::{List, Memory, Tag},
@@ -80,50 +78,26 @@ enum Stage {
     Refused,
 }
 
-/// What messages in flight and subscriptions have in common.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
+/// A message in flight, or a subscription, made or asked for.
+#[derive(Debug)]
+pub struct Request<B> {
     /// The packet it is about: PUBLISH, then PUBREL with QoS 2; SUBSCRIBE or UNSUBSCRIBE.
     kind: Kind,
     stage: Stage,
-    /// SUBSCRIBE and UNSUBSCRIBE get theirs when they are sent.
-    id: Option<PacketId>,
+    id: PacketId,
     ticket: Ticket,
-}
-
-impl Pending {
-    fn is_due(&self) -> bool {
-        matches!(self.stage, Stage::Due | Stage::DueAgain)
-    }
-
-    /// Does it wait for the acknowledgement of this packet?
-    fn awaits(&self, kind: Kind, id: PacketId) -> bool {
-        self.id == Some(id) && self.kind == kind && self.stage == Stage::Sent
-    }
-}
-
-#[derive(Debug)]
-struct InFlight<B> {
-    pending: Pending,
+    /// Of a subscription, the topic is the filter, and there is nothing more to it but its QoS.
     message: Message<B>,
 }
 
-/// A topic filter that is subscribed to, or about to be, or about not to be any more.
-#[derive(Debug)]
-pub struct Subscription<B> {
-    pending: Pending,
-    filter: B,
-    qos: QoS,
-}
-
-/// What became of a subscription request.
+/// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// None yet.
+    /// Nothing yet.
     Pending,
-    /// The broker acknowledged it.
+    /// It is complete.
     Done,
-    /// The broker refused it: return code 0x80 (section 3.9.3).
+    /// The broker refused the subscription: return code 0x80 (section 3.9.3).
     Refused,
 }
 
@@ -134,29 +108,26 @@ pub struct Due {
     pub kind: Kind,
     /// Its identifier, if it has one.
     pub id: Option<PacketId>,
-    /// The entry it is about, for [`Session::publish`] and [`Session::filter`].
+    /// The entry it is about, for [`Session::message`].
     pub at: u16,
 }
 
 /// The state of one MQTT session.
-#[repr(C)] // the long array last, as in `Client`
 pub struct Session<M: Memory> {
-    subscriptions: M::Subscriptions,
+    /// Beside the subscriptions there is room for all messages that may be in flight.
+    requests: M::Requests,
     received: M::Received,
     next_id: PacketId,
     next_ticket: Ticket,
     /// Something may be due.
     due: bool,
-    /// As many slots as were needed so far.
-    in_flight: Vec<Option<InFlight<M::Bytes>>, IN_FLIGHT>,
 }
 
 impl<M: Memory> Session<M> {
     /// An empty session over these empty lists.
-    pub fn new(subscriptions: M::Subscriptions, received: M::Received) -> Self {
+    pub fn new(requests: M::Requests, received: M::Received) -> Self {
         Session {
-            in_flight: Vec::new(),
-            subscriptions,
+            requests,
             received,
             next_id: PacketId::MIN,
             next_ticket: Ticket(0),
@@ -164,88 +135,58 @@ impl<M: Memory> Session<M> {
         }
     }
 
-    /// Something new to send.
-    fn pending(&mut self, kind: Kind, id: Option<PacketId>) -> Pending {
+    /// What is asked of the broker.
+    fn requests(&mut self) -> impl Iterator<Item = &mut Request<M::Bytes>> {
+        self.requests.entries_mut().iter_mut().flatten()
+    }
+
+    /// Takes a QoS 1 or 2 message in flight (`kind`: PUBLISH), or asks for a subscription, or for
+    /// the end of one. `None`: there is no room.
+    pub fn take(&mut self, kind: Kind, message: &Message<M::Bytes>) -> Option<Ticket> {
+        let publish = kind == Kind::Publish;
+        let entries = self.requests.entries();
+        let (mut messages, mut room, mut place) = (0, IN_FLIGHT, entries.len());
+        for (at, entry) in entries.iter().enumerate() {
+            match entry {
+                None => place = at,
+                Some(r) if !matches!(r.kind, Kind::Subscribe | Kind::Unsubscribe) => messages += 1,
+                Some(r) if !publish && r.message.topic.as_ref() == message.topic.as_ref() => {
+                    place = at;
+                    break;
+                }
+                Some(_) => room += 1,
+            }
+        }
+        if publish && messages == IN_FLIGHT {
+            return None;
+        }
+        if !publish {
+            room += 1;
+        }
+        if !self.requests.reserve(room) {
+            return None;
+        }
+        if place == self.requests.entries().len() {
+            self.requests.push(None).ok()?;
+        }
         self.due = true;
-        Pending {
+        let (id, ticket) = (self.new_id(), self.new_ticket());
+        *self.requests.entries_mut().get_mut(place)? = Some(Request {
             kind,
             stage: Stage::Due,
             id,
-            ticket: self.new_ticket(),
-        }
-    }
-
-    /// All that may be due, each with the number of its entry.
-    fn each(&mut self, visit: &mut dyn FnMut(usize, &mut Pending)) {
-        for (at, entry) in self.in_flight.iter_mut().enumerate() {
-            if let Some(entry) = entry {
-                visit(at, &mut entry.pending);
-            }
-        }
-        for (at, entry) in self.subscriptions.entries_mut().iter_mut().enumerate() {
-            if let Some(entry) = entry {
-                visit(at, &mut entry.pending);
-            }
-        }
-    }
-
-    /// Takes a QoS 1 or 2 message in flight; `None`: there is no room.
-    pub fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
-        let free = self.in_flight.iter().position(Option::is_none);
-        let at = free.unwrap_or(self.in_flight.len());
-        if free.is_none() {
-            self.in_flight.push(None).ok()?;
-        }
-        let id = self.new_id();
-        let pending = self.pending(Kind::Publish, Some(id));
-        *self.in_flight.get_mut(at)? = Some(InFlight {
-            pending,
+            ticket,
             message: message.clone(),
         });
-        Some(pending.ticket)
-    }
-
-    /// Is the message's handshake still incomplete?
-    pub fn is_in_flight(&self, ticket: Ticket) -> bool {
-        self.in_flight
-            .iter()
-            .flatten()
-            .any(|m| m.pending.ticket == ticket)
-    }
-
-    /// Asks for a subscription, or for the end of one (`kind`). `None`: there is no memory to
-    /// remember it.
-    #[inline(never)]
-    pub fn request(&mut self, kind: Kind, filter: &M::Bytes, qos: QoS) -> Option<Ticket> {
-        let pending = self.pending(kind, None);
-        let entries = self.subscriptions.entries_mut();
-        let same = |entry: &Option<Subscription<M::Bytes>>| {
-            entry
-                .as_ref()
-                .is_some_and(|s| s.filter.as_ref() == filter.as_ref())
-        };
-        let place = entries
-            .iter()
-            .position(same)
-            .or_else(|| entries.iter().position(Option::is_none));
-        let new = Some(Subscription {
-            pending,
-            filter: filter.clone(),
-            qos,
-        });
-        match place.and_then(|at| entries.get_mut(at)) {
-            Some(entry) => *entry = new,
-            None => self.subscriptions.push(new).ok()?,
-        }
-        Some(pending.ticket)
+        Some(ticket)
     }
 
     /// What became of a request. One that a later request for the same filter has replaced, or
     /// that was forgotten, is done. A refused topic is not asked for again, an unanswered one is.
     pub fn answer(&mut self, ticket: Ticket) -> Answer {
-        for entry in self.subscriptions.entries_mut() {
-            match entry.as_ref().map(|s| &s.pending) {
-                Some(pending) if pending.ticket == ticket => match pending.stage {
+        for entry in self.requests.entries_mut() {
+            match entry {
+                Some(request) if request.ticket == ticket => match request.stage {
                     Stage::Granted => {}
                     Stage::Refused => {
                         *entry = None;
@@ -259,14 +200,6 @@ impl<M: Memory> Session<M> {
         Answer::Done
     }
 
-    fn remove_subscription(&mut self, which: impl Fn(&Pending) -> bool) {
-        for entry in self.subscriptions.entries_mut() {
-            if entry.as_ref().is_some_and(|s| which(&s.pending)) {
-                *entry = None;
-            }
-        }
-    }
-
     /// May there be something to send?
     pub fn has_due(&self) -> bool {
         self.due
@@ -277,33 +210,26 @@ impl<M: Memory> Session<M> {
         if !self.due {
             return None;
         }
-        let mut next: Option<(usize, Pending)> = None;
-        self.each(&mut |at, pending| {
-            if pending.is_due() && next.is_none_or(|(_, next)| pending.ticket.before(next.ticket)) {
-                next = Some((at, *pending));
+        let mut next: Option<(Due, Ticket)> = None;
+        for (at, entry) in self.requests.entries().iter().enumerate() {
+            if let Some(request) = entry
+                && matches!(request.stage, Stage::Due | Stage::DueAgain)
+                && next.is_none_or(|(_, next)| request.ticket.before(next))
+            {
+                let (kind, id, at) = (request.kind, Some(request.id), at as u16);
+                next = Some((Due { kind, id, at }, request.ticket));
             }
-        });
-        self.due = next.is_some();
-        let (at, Pending { kind, mut id, .. }) = next?;
-        if matches!(kind, Kind::Subscribe | Kind::Unsubscribe) {
-            id = Some(self.new_id());
-            let entry = self.subscriptions.entries_mut().get_mut(at)?;
-            entry.as_mut()?.pending.id = id;
         }
-        let at = at as u16;
-        Some(Due { kind, id, at })
+        self.due = next.is_some();
+        next.map(|(due, _)| due)
     }
 
-    /// The message of a PUBLISH that is due, and its DUP flag.
-    pub fn publish(&self, at: u16) -> Option<(&Message<M::Bytes>, bool)> {
-        let entry = self.in_flight.get(usize::from(at))?.as_ref()?;
-        Some((&entry.message, entry.pending.stage == Stage::DueAgain))
-    }
-
-    /// The topic filter of a SUBSCRIBE or UNSUBSCRIBE that is due.
-    pub fn filter(&self, at: u16) -> Option<(&[u8], QoS)> {
-        let entry = self.subscriptions.entries().get(usize::from(at))?;
-        entry.as_ref().map(|s| (s.filter.as_ref(), s.qos))
+    /// The message that is due as a PUBLISH, and its DUP flag; or the topic filter of a SUBSCRIBE
+    /// or UNSUBSCRIBE.
+    pub fn message(&self, due: &Due) -> Option<(&Message<M::Bytes>, bool)> {
+        let entry = self.requests.entries().get(usize::from(due.at))?;
+        let request = entry.as_ref()?;
+        Some((&request.message, request.stage == Stage::DueAgain))
     }
 
     /// The packet is on its way, whole: from now on its acknowledgement is awaited.
@@ -319,52 +245,37 @@ impl<M: Memory> Session<M> {
     /// Unless the packet is not of the session, or another request has taken its entry over while
     /// it was being sent.
     fn advance(&mut self, due: &Due, stage: Stage) {
-        if due.id.is_none() {
-            return;
+        if let Some(Some(request)) = self.requests.entries_mut().get_mut(usize::from(due.at))
+            && (Some(request.id), request.kind) == (due.id, due.kind)
+        {
+            request.stage = stage;
         }
-        self.each(&mut |_, pending| {
-            if pending.id == due.id && pending.kind == due.kind {
-                pending.stage = stage;
-            }
-        });
     }
 
-    /// PUBACK, PUBREC, PUBCOMP or UNSUBACK came in. One that nothing waits for is ignored.
-    pub fn acknowledge(&mut self, kind: Kind, id: PacketId) {
-        if kind == Kind::Unsuback {
-            self.remove_subscription(|s| s.awaits(Kind::Unsubscribe, id));
-            return;
-        }
-        for slot in &mut self.in_flight {
-            let Some(InFlight { message, pending }) = slot else {
-                continue;
-            };
-            if pending.id != Some(id) || pending.stage != Stage::Sent {
+    /// An acknowledgement came in. One that nothing waits for is ignored. `granted`: by SUBACK.
+    pub fn acknowledge(&mut self, kind: Kind, id: PacketId, granted: bool) {
+        for entry in self.requests.entries_mut() {
+            let Some(request) = entry else { continue };
+            if request.id != id || request.stage != Stage::Sent {
                 continue;
             }
-            match (kind, message.qos, pending.kind) {
-                (Kind::Puback, QoS::AtLeastOnce, _)
-                | (Kind::Pubcomp, QoS::ExactlyOnce, Kind::Pubrel) => *slot = None,
-                (Kind::Pubrec, QoS::ExactlyOnce, _) => {
-                    (pending.kind, pending.stage) = (Kind::Pubrel, Stage::Due);
+            match (kind, request.kind, request.message.qos) {
+                (Kind::Puback, Kind::Publish, QoS::AtLeastOnce)
+                | (Kind::Pubcomp, Kind::Pubrel, _)
+                | (Kind::Unsuback, Kind::Unsubscribe, _) => *entry = None,
+                (Kind::Pubrec, Kind::Publish | Kind::Pubrel, QoS::ExactlyOnce) => {
+                    (request.kind, request.stage) = (Kind::Pubrel, Stage::Due);
                     self.due = true;
+                }
+                (Kind::Suback, Kind::Subscribe, _) => {
+                    request.stage = match granted {
+                        true => Stage::Granted,
+                        false => Stage::Refused,
+                    };
                 }
                 _ => {}
             }
         }
-    }
-
-    /// A SUBACK for a single filter came in.
-    pub fn suback(&mut self, id: PacketId, granted: bool) {
-        self.each(&mut |_, pending| {
-            if pending.awaits(Kind::Subscribe, id) {
-                pending.stage = if granted {
-                    Stage::Granted
-                } else {
-                    Stage::Refused
-                };
-            }
-        });
     }
 
     /// A new QoS 2 message is whole. `false`: there is no memory to remember its identifier.
@@ -438,11 +349,11 @@ impl<M: Memory> Session<M> {
     /// The connection is gone: what was under way on it is due again. [MQTT-4.4.0-1]
     pub fn link_lost(&mut self) {
         self.due = true;
-        self.each(&mut |_, pending| {
-            if pending.stage == Stage::Sent {
-                pending.stage = Stage::DueAgain;
+        for request in self.requests() {
+            if request.stage == Stage::Sent {
+                request.stage = Stage::DueAgain;
             }
-        });
+        }
     }
 
     /// A connection is up, and the broker has no session for us: it knows not our subscriptions,
@@ -452,12 +363,13 @@ impl<M: Memory> Session<M> {
         if received {
             self.received.clear();
         }
-        self.remove_subscription(|s| s.kind == Kind::Unsubscribe);
-        self.each(&mut |_, pending| {
-            if pending.stage == Stage::Granted {
-                pending.stage = Stage::Due;
+        for entry in self.requests.entries_mut() {
+            match entry {
+                Some(request) if request.kind == Kind::Unsubscribe => *entry = None,
+                Some(request) if request.stage == Stage::Granted => request.stage = Stage::Due,
+                _ => {}
             }
-        });
+        }
     }
 
     /// The broker has a session that this client, just started, knows nothing of: identifiers are
@@ -481,10 +393,7 @@ impl<M: Memory> Session<M> {
                 entry.id = None;
             }
         }
-        for entry in &mut self.in_flight {
-            *entry = None;
-        }
-        self.subscriptions.clear();
+        self.requests.clear();
     }
 
     /// A packet identifier that is not in use. [MQTT-2.3.1-2]
@@ -492,9 +401,7 @@ impl<M: Memory> Session<M> {
         loop {
             let id = self.next_id;
             self.next_id = id.checked_add(1).unwrap_or(PacketId::MIN);
-            let mut used = false;
-            self.each(&mut |_, pending| used |= pending.id == Some(id));
-            if !used {
+            if !self.requests().any(|request| request.id == id) {
                 return id;
             }
         }

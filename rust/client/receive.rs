@@ -143,14 +143,20 @@ where
                 // Whatever follows, the connection was made.
                 return Ok(Some(Stop::More));
             }
-            Kind::Suback => {
-                let suback = Suback::parse(header, body)?;
-                self.session.suback(suback.id, suback.codes != [0x80]);
-            }
-            Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp | Kind::Unsuback => {
-                let id = Ack::parse(header, body)?.id;
+            Kind::Puback
+            | Kind::Pubrec
+            | Kind::Pubrel
+            | Kind::Pubcomp
+            | Kind::Suback
+            | Kind::Unsuback => {
+                let (id, granted) = if header.kind == Kind::Suback {
+                    let suback = Suback::parse(header, body)?;
+                    (suback.id, suback.codes != [0x80])
+                } else {
+                    (Ack::parse(header, body)?.id, true)
+                };
                 if header.kind != Kind::Pubrel {
-                    self.session.acknowledge(header.kind, id);
+                    self.session.acknowledge(header.kind, id, granted);
                 } else if self.session.release(id, self.link) {
                     self.answer(Kind::Pubcomp, id);
                 }

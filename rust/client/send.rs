@@ -73,7 +73,7 @@ where
 
     fn take(&mut self, message: &Message<M::Bytes>) -> Option<Ticket> {
         if message.qos != QoS::AtMostOnce {
-            return self.session.take(message);
+            return self.session.take(Kind::Publish, message);
         }
         if self.phase != Phase::Up || self.wants_write() || self.ping_due {
             return None;
@@ -212,7 +212,7 @@ fn publish<'a, M: Memory>(
     match at_most_once {
         _ if due.kind != Kind::Publish => None,
         Some((message, _)) => Some((message, false)),
-        None => session.publish(due.at),
+        None => session.message(due),
     }
 }
 
@@ -244,19 +244,20 @@ fn emit<M: Memory>(due: &Due, session: &Session<M>, out: &mut Writer) {
     match (due.kind, due.id) {
         (Kind::Publish | Kind::Connect, _) => {}
         (kind @ (Kind::Subscribe | Kind::Unsubscribe), Some(id)) => {
-            let rest = &[];
-            match session.filter(due.at) {
-                Some((filter, qos)) if kind == Kind::Subscribe => {
-                    Subscribe {
-                        id,
-                        filter,
-                        qos,
-                        rest,
-                    }
-                    .emit(out);
+            let Some((message, _)) = session.message(due) else {
+                return;
+            };
+            let (filter, qos, rest) = (message.topic.as_ref(), message.qos, &[]);
+            if kind == Kind::Unsubscribe {
+                Unsubscribe { id, filter, rest }.emit(out);
+            } else {
+                Subscribe {
+                    id,
+                    filter,
+                    qos,
+                    rest,
                 }
-                Some((filter, _)) => Unsubscribe { id, filter, rest }.emit(out),
-                None => {}
+                .emit(out);
             }
         }
         (kind, Some(id)) => Ack { kind, id }.emit(out),

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::{RX_BUFFER, TX_BUFFER},
     memory::{Inbox, List, Memory, Tag},
-    session::{Received, Subscription},
+    session::{Received, Request},
 };
 
 /// `N` bytes inside the engine's memory.
@@ -54,10 +54,15 @@ impl<T> HeapList<T> {
     }
 }
 
-/// A block of twice the capacity, and that capacity; the same for lists of anything.
-fn grown(old: *mut c_void, capacity: u16, size: usize) -> Option<(NonNull<c_void>, u16)> {
+/// A block with some more room than this, and how much that is; the same for lists of anything.
+fn grown(
+    old: *mut c_void,
+    capacity: u16,
+    room: usize,
+    size: usize,
+) -> Option<(NonNull<c_void>, u16)> {
     let old = if capacity == 0 { ptr::null_mut() } else { old };
-    let new = capacity.max(2).checked_mul(2)?;
+    let new = u16::try_from(room + room / 4).ok()?;
     let data = port!(umqtt_port_grow(
         old,
         usize::from(capacity) * size,
@@ -77,13 +82,20 @@ impl<T> List<T> for HeapList<T> {
         unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), usize::from(self.len)) }
     }
 
-    fn push(&mut self, entry: T) -> Result<(), T> {
-        if self.len == self.capacity {
+    fn reserve(&mut self, room: usize) -> bool {
+        if room > usize::from(self.capacity) {
             let old = self.data.as_ptr().cast();
-            match grown(old, self.capacity, mem::size_of::<T>()) {
+            match grown(old, self.capacity, room, mem::size_of::<T>()) {
                 Some((data, capacity)) => (self.data, self.capacity) = (data.cast(), capacity),
-                None => return Err(entry),
+                None => return false,
             }
+        }
+        true
+    }
+
+    fn push(&mut self, entry: T) -> Result<(), T> {
+        if !self.reserve(usize::from(self.len) + 1) {
+            return Err(entry);
         }
         // SAFETY: `len` is less than `capacity`.
         unsafe { self.data.as_ptr().add(usize::from(self.len)).write(entry) };
@@ -220,6 +232,6 @@ impl Memory for Heap {
     type ReceiveBuffer = Buffer<RX_BUFFER>;
     type TransmitBuffer = Buffer<TX_BUFFER>;
     type Received = HeapList<Received>;
-    type Subscriptions = HeapList<Option<Subscription<Bytes>>>;
+    type Requests = HeapList<Option<Request<Bytes>>>;
     type Inbox = Messages;
 }

@@ -337,14 +337,16 @@ static void test_subscribe(void) {
     SENDS("\x90\3\0\7\0");
     EXPECTS("\x82\6\0\x08\0\1g\0");
     SENDS("\x90\3\0\x08\0");
+    EXPECTS("\x82\6\0\x09\0\1h\0");
+    SENDS("\x90\3\0\x09\0");
     CHECK(done(receive(false), 0));
     CHECK(done(subscribe("d", 0), 1) && done(subscribe("e", 0), 1));
-    CHECK(done(subscribe("f", 0), 1) && done(subscribe("g", 0), 1));
+    CHECK(done(subscribe("f", 0), 1) && done(subscribe("g", 0), 1) && done(subscribe("h", 0), 1));
     step(RESET, NULL, 0);
     CHECK(is(receive(true), UMQTT_WHAT_IO, ECONNRESET));
     EXPECTS_CONNECT();
     SENDS("\x20\2\0\0");
-    EXPECTS("\x82\6\0\x09\0\1c\1\x82\6\0\x0A\0\1d\0\x82\6\0\x0B\0\1e\0\x82\6\0\x0C\0\1f\0\x82\6\0\x0D\0\1g\0");
+    EXPECTS("\x82\6\0\4\0\1c\1\x82\6\0\5\0\1d\0\x82\6\0\6\0\1e\0\x82\6\0\7\0\1f\0\x82\6\0\x08\0\1g\0\x82\6\0\x09\0\1h\0");
     CHECK(umqtt_connect(CALL, false).what == UMQTT_WHAT_DONE);
     CHECK(done(receive(false), 0));
     end();

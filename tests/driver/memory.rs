@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::VecDeque, rc::Rc};
 
 use umqtt::{
     memory::{Inbox, List, Memory, Tag},
-    session::{self, Subscription},
+    session::{self, Request},
 };
 
 /// Bytes that the script keeps; the count tells whether the engine still holds on to them.
@@ -30,7 +30,7 @@ impl Memory for Heap {
     type ReceiveBuffer = Box<[u8]>;
     type TransmitBuffer = Box<[u8]>;
     type Received = Entries<session::Received>;
-    type Subscriptions = Entries<Option<Subscription<Text>>>;
+    type Requests = Entries<Option<Request<Text>>>;
     type Inbox = Queue;
 }
 
@@ -49,6 +49,10 @@ impl<T> List<T> for Entries<T> {
 
     fn entries_mut(&mut self) -> &mut [T] {
         &mut self.0
+    }
+
+    fn reserve(&mut self, room: usize) -> bool {
+        room <= self.1.entries.get()
     }
 
     fn push(&mut self, entry: T) -> Result<(), T> {

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use umqtt::{
     calls::{self, Error, Reply},
     client::{Fault, Status},
+    packet::Kind,
+    session::Due,
 };
 
 use crate::{bytes::*, world::*};
@@ -69,7 +71,12 @@ fn again(rig: &Rig, taken: usize, sent: usize, read: &[u8]) -> Vec<u8> {
         let id = id(at);
         // It is for the client to say whether it tried to send what the socket took nothing of.
         let tried = |(_, dup)| if dup { DUP } else { 0 };
-        let dup = match rig.client().session.publish(at as u16) {
+        let due = Due {
+            kind: Kind::Publish,
+            id: None,
+            at: at as u16,
+        };
+        let dup = match rig.client().session.message(&due) {
             Some(first) if sent <= before => tried(first),
             _ => DUP,
         };

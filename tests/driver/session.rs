@@ -1,7 +1,7 @@
 //! Subscriptions: asked for once, remembered, and asked for again when the broker has forgotten.
 
 use umqtt::{
-    calls::{self, Error},
+    calls::{self, Error, Reply},
     client::{Fault, Status},
     packet::Malformed,
 };
@@ -13,16 +13,16 @@ fn subscribed(rig: &Rig, id: u16, filter: &str, qos: u8) {
     assert_eq!(rig.subscribe(filter, qos), Ok(()));
 }
 
-/// The broker has forgotten the session, and is asked for these.
-fn asked_again(rig: &Rig, first: u16, filters: &[(&str, u8)]) {
+/// The broker has forgotten the session, and is asked for these, under the same identifiers.
+fn asked_again(rig: &Rig, filters: &[(u16, &str, u8)]) {
     rig.script([Step::Reset]);
     assert_eq!(rig.receive(true), fault(Fault::Io(NetError::Reset)));
     rig.script([expect(CONNECT), send(CONNACK)]);
-    for (id, (filter, qos)) in (first..).zip(filters) {
-        rig.script([expect(subscribe(id, filter, *qos))]);
+    for &(id, filter, qos) in filters {
+        rig.script([expect(subscribe(id, filter, qos))]);
     }
-    for (id, (_, qos)) in (first..).zip(filters) {
-        rig.script([send(suback(id, *qos))]);
+    for &(id, _, qos) in filters {
+        rig.script([send(suback(id, qos))]);
     }
     assert_eq!(rig.connect(), Ok(()));
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
@@ -62,22 +62,22 @@ fn refused() {
     subscribed(&rig, 1, "yes", 1);
     rig.script([expect(subscribe(2, "no", 1)), send(suback(2, 0x80))]);
     assert_eq!(rig.subscribe("no", 1), Err(Error::SubscriptionRefused));
-    asked_again(&rig, 3, &[("yes", 1)]);
+    asked_again(&rig, &[(1, "yes", 1)]);
     // Asked for once more by the script, it may be granted.
-    subscribed(&rig, 4, "no", 2);
-    asked_again(&rig, 5, &[("yes", 1), ("no", 2)]);
+    subscribed(&rig, 3, "no", 2);
+    asked_again(&rig, &[(1, "yes", 1), (3, "no", 2)]);
     // Refused after a reconnection, it is not asked for any more.
     rig.script([Step::Reset]);
     assert_eq!(rig.receive(true), fault(Fault::Io(NetError::Reset)));
     rig.script([
         expect(CONNECT),
         send(CONNACK),
-        expect([subscribe(7, "yes", 1), subscribe(8, "no", 2)].concat()),
-        send([suback(7, 0x80), suback(8, 2)].concat()),
+        expect([subscribe(1, "yes", 1), subscribe(3, "no", 2)].concat()),
+        send([suback(1, 0x80), suback(3, 2)].concat()),
     ]);
     assert_eq!(rig.connect(), Ok(()));
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
-    asked_again(&rig, 9, &[("no", 2)]);
+    asked_again(&rig, &[(3, "no", 2)]);
 }
 
 #[test]
@@ -90,23 +90,23 @@ fn no_answer() {
     let outcome = rig.time(|| rig.unsubscribe("b"));
     assert_eq!(outcome, (Err(Error::TimedOut), 5_000));
     // The subscription is asked for again; an end of one needs no asking without a session.
-    asked_again(&rig, 3, &[("a", 1)]);
+    asked_again(&rig, &[(1, "a", 1)]);
     // With the session, what was not answered is asked again, and nothing else.
-    rig.script([expect(subscribe(4, "c", 0))]);
+    rig.script([expect(subscribe(3, "c", 0))]);
     assert_eq!(rig.subscribe("c", 0), Err(Error::TimedOut));
-    rig.script([expect(unsubscribe(5, "a"))]);
+    rig.script([expect(unsubscribe(4, "a"))]);
     assert_eq!(rig.unsubscribe("a"), Err(Error::TimedOut));
     rig.script([Step::Reset]);
     assert_eq!(rig.receive(true), fault(Fault::Io(NetError::Reset)));
     rig.script([
         expect(CONNECT),
         send(PRESENT),
-        expect([subscribe(6, "c", 0), unsubscribe(7, "a")].concat()),
-        send([suback(6, 0), ack(UNSUBACK, 7)].concat()),
+        expect([subscribe(3, "c", 0), unsubscribe(4, "a")].concat()),
+        send([suback(3, 0), ack(UNSUBACK, 4)].concat()),
     ]);
     assert_eq!(rig.connect(), Ok(()));
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
-    asked_again(&rig, 8, &[("c", 0)]);
+    asked_again(&rig, &[(3, "c", 0)]);
 }
 
 #[test]
@@ -115,13 +115,13 @@ fn remembered_with_the_last_qos() {
     subscribed(&rig, 1, "a", 0);
     subscribed(&rig, 2, "b", 1);
     subscribed(&rig, 3, "a", 2);
-    asked_again(&rig, 4, &[("b", 1), ("a", 2)]);
+    asked_again(&rig, &[(2, "b", 1), (3, "a", 2)]);
     // A broker with the session is not asked.
     rig.reconnect(PRESENT);
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
-    rig.script([expect(unsubscribe(6, "b")), send(ack(UNSUBACK, 6))]);
+    rig.script([expect(unsubscribe(4, "b")), send(ack(UNSUBACK, 4))]);
     assert_eq!(rig.unsubscribe("b"), Ok(()));
-    asked_again(&rig, 7, &[("a", 2)]);
+    asked_again(&rig, &[(3, "a", 2)]);
     rig.script([expect(DISCONNECT), Step::Close]);
     calls::disconnect(&rig);
     rig.script([expect(CONNECT), send(CONNACK)]);
@@ -139,8 +139,8 @@ fn close_keeps_them() {
     rig.script([
         expect(CONNECT),
         send(CONNACK),
-        expect(subscribe(2, "a", 1)),
-        send(suback(2, 1)),
+        expect(subscribe(1, "a", 1)),
+        send(suback(1, 1)),
     ]);
     assert_eq!(rig.connect(), Ok(()));
     assert_eq!(rig.receive(false), Ok(Got::Nothing));
@@ -168,8 +168,8 @@ fn a_link_that_breaks() {
         rig.script([
             expect(CONNECT),
             send(PRESENT),
-            expect(bytes(2)),
-            send(answer(2)),
+            expect(bytes(1)),
+            send(answer(1)),
         ]);
         assert_eq!(rig.connect(), Ok(()));
         assert_eq!(rig.receive(false), Ok(Got::Nothing));
@@ -181,7 +181,7 @@ fn a_link_that_breaks() {
 #[test]
 fn no_memory() {
     let rig = connected(Setup::default());
-    rig.room.entries.set(1);
+    rig.room.entries.set(config::IN_FLIGHT + 1);
     // A refused one takes no memory.
     rig.script([expect(subscribe(1, "no", 0)), send(suback(1, 0x80))]);
     assert_eq!(rig.subscribe("no", 0), Err(Error::SubscriptionRefused));
@@ -192,6 +192,12 @@ fn no_memory() {
     rig.script([expect(unsubscribe(4, "a")), send(ack(UNSUBACK, 4))]);
     assert_eq!(rig.unsubscribe("a"), Ok(()));
     subscribed(&rig, 5, "b", 1);
+    // The messages have theirs, whatever the subscriptions take.
+    for id in 6..6 + config::IN_FLIGHT as u16 {
+        rig.script([expect(publish(QOS1, "t", id, "x"))]);
+        assert_eq!(rig.post(1, "t", "x"), Ok(Reply::Done));
+    }
+    assert_eq!(rig.post(1, "t", "x"), Ok(Reply::NoRoom));
 }
 
 /// Several threads subscribe at a time, to the same filter and to others.
@@ -209,7 +215,7 @@ fn several_at_a_time() {
         assert_eq!(rig.subscribe("b", 1), Err(Error::SubscriptionRefused));
     });
     assert_eq!(rig.time(|| rig.subscribe("a", 0)), (Ok(()), 200));
-    asked_again(&rig, 4, &[("a", 2)]);
+    asked_again(&rig, &[(3, "a", 2)]);
 }
 
 /// The filter is longer than the buffer.
