@@ -4,10 +4,7 @@
 //! can be in any of these calls at a time, and every wait ends at a deadline, when something
 //! happens on the socket, or when another thread's step has changed something.
 
-use core::{
-    mem,
-    net::{IpAddr, SocketAddr},
-};
+use core::{mem, net::SocketAddr};
 
 use embedded_nal::{Dns, TcpClientStack, nb};
 
@@ -29,7 +26,7 @@ const DNS_TICK: u32 = 10;
 /// What the calls need of the place they run in.
 pub trait Port {
     /// The network.
-    type Stack: TcpClientStack<Error: Copy> + Dns<Error = <Self::Stack as TcpClientStack>::Error>;
+    type Stack: TcpClientStack<Error: Copy>;
     /// The memory.
     type Memory: Memory;
 
@@ -45,15 +42,14 @@ pub trait Port {
     /// Runs `work` with the network, but without the client: it may take its time.
     fn outside<T>(&self, work: impl FnOnce(&mut Self::Stack) -> T) -> T;
 
-    /// Looks the server's name up. One that is not UTF-8 is none.
-    fn resolve(&self) -> nb::Result<IpAddr, NetError<Self>> {
-        let (host, family) = self.with(|client, _| {
-            client.will_wait(); // for a resolver that does not block
-            client.config.host()
-        });
-        let host = str::from_utf8(host.as_ref()).unwrap_or_default();
-        self.outside(|stack| stack.get_host_by_name(host, family))
-    }
+    /// Looks the server's name up, and keeps its address for [`Port::connect`]; see [`look_up`].
+    fn resolve(&self) -> nb::Result<(), NetError<Self>>;
+
+    /// Begins to connect to that address, or looks how it is going.
+    fn connect(
+        &self,
+        socket: &mut <Self::Stack as TcpClientStack>::TcpSocket,
+    ) -> nb::Result<(), NetError<Self>>;
 
     /// Does an internal thread run [`crate::service::run`]? Otherwise the calls do its work.
     fn has_thread(&self) -> bool {
@@ -71,6 +67,21 @@ pub trait Port {
         socket: Option<&<Self::Stack as TcpClientStack>::TcpSocket>,
         wait: Wait,
     ) -> Result<(), Interrupted>;
+}
+
+/// The server's address, from a stack that resolves names. One that is not UTF-8 is none.
+///
+/// # Errors
+/// What the stack says.
+pub fn look_up<P: Port<Stack: Dns>>(port: &P) -> nb::Result<SocketAddr, <P::Stack as Dns>::Error> {
+    let (host, family, tcp_port) = port.with(|client, _| {
+        client.will_wait(); // for a resolver that does not block
+        let (host, family) = client.config.host();
+        (host, family, client.config.port)
+    });
+    let host = str::from_utf8(host.as_ref()).unwrap_or_default();
+    let ip = port.outside(|stack| stack.get_host_by_name(host, family))?;
+    Ok(SocketAddr::new(ip, tcp_port))
 }
 
 /// One step of a call: it answers, or says until when to wait for another.
@@ -329,16 +340,14 @@ pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u
 pub struct Dialer<S: TcpClientStack> {
     /// The epoch of the client in which it began: in another one it is not wanted any more.
     epoch: u8,
-    address: Option<IpAddr>,
     pub(crate) socket: Option<S::TcpSocket>,
 }
 
-impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>> Dialer<S> {
+impl<S: TcpClientStack<Error: Copy>> Dialer<S> {
     /// An attempt in this epoch.
     pub fn new(epoch: u8) -> Self {
         Dialer {
             epoch,
-            address: None,
             socket: None,
         }
     }
@@ -353,27 +362,22 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
     }
 
     fn try_step<P: Port<Stack = S>>(&mut self, port: &P) -> CallResult<P, bool> {
-        let tcp_port = self.check(port, false)?;
-        let address = match self.address {
-            Some(address) => address,
-            None => match port.resolve() {
-                Ok(ip) => {
-                    self.check(port, true)?;
-                    *self.address.insert(ip)
-                }
-                Err(nb::Error::WouldBlock) => {
-                    self.check(port, true)?;
-                    return Ok(false);
-                }
-                Err(nb::Error::Other(error)) => return Err(Fault::Dns(error).into()),
-            },
-        };
+        self.check(port, false)?;
+        if self.socket.is_none() {
+            let resolved = port.resolve();
+            if let Err(nb::Error::Other(error)) = resolved {
+                return Err(Fault::Dns(error).into());
+            }
+            self.check(port, true)?;
+            if resolved.is_err() {
+                return Ok(false);
+            }
+        }
         let socket = match &mut self.socket {
             Some(socket) => socket,
             none => none.insert(port.outside(|stack| stack.socket()).map_err(Fault::Dial)?),
         };
-        let address = SocketAddr::new(address, tcp_port);
-        match port.outside(|stack| stack.connect(socket, address)) {
+        match port.connect(socket) {
             Ok(()) => {}
             Err(nb::Error::WouldBlock) => {
                 self.check(port, true)?;
@@ -393,8 +397,8 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
     }
 
     /// Is the attempt still wanted, and, if it has to go `on`, is there time left? From here on
-    /// nothing is missed by the wait that may follow. The answer is the server's TCP port.
-    fn check<P: Port<Stack = S>>(&self, port: &P, on: bool) -> CallResult<P, u16> {
+    /// nothing is missed by the wait that may follow.
+    fn check<P: Port<Stack = S>>(&self, port: &P, on: bool) -> CallResult<P, ()> {
         port.with(|client, _| {
             client.will_wait();
             if client.epoch() != self.epoch {
@@ -402,7 +406,7 @@ impl<S: TcpClientStack<Error: Copy> + Dns<Error = <S as TcpClientStack>::Error>>
             } else if on && client.now().reached(client.connect_deadline()) {
                 Err(Fault::Unreachable.into())
             } else {
-                Ok(client.config.port)
+                Ok(())
             }
         })
     }

@@ -18,13 +18,13 @@
 use core::{
     cell::Cell,
     mem,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     ptr::{self, NonNull},
     slice,
 };
 
 use cty::{c_void, size_t};
-use embedded_nal::{AddrType, Dns, TcpClientStack, TcpError, TcpErrorKind, nb};
+use embedded_nal::{TcpClientStack, TcpError, TcpErrorKind, nb};
 use heap::{Buffer, Heap, HeapList, Messages};
 
 use crate::{
@@ -345,23 +345,6 @@ impl TcpClientStack for Net {
     }
 }
 
-impl Dns for Net {
-    type Error = Errno;
-
-    /// The C side knows the name, and keeps the address in the call's frame: what comes back says
-    /// only that there is one.
-    fn get_host_by_name(&mut self, _: &str, _: AddrType) -> nb::Result<IpAddr, Errno> {
-        match port!(umqtt_port_resolve(self.0)) {
-            0 => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            error => Err(nb::Error::Other(Errno(error as i16))),
-        }
-    }
-
-    fn get_host_by_address(&mut self, _: IpAddr, _: &mut [u8]) -> nb::Result<usize, Errno> {
-        Err(nb::Error::Other(Errno(0)))
-    }
-}
-
 /// One client.
 #[repr(C)] // the client first: the buffers are far larger than an offset in an instruction
 struct Block {
@@ -428,9 +411,17 @@ impl Port for Frame {
         work(&mut Net(self.call()))
     }
 
-    /// The C side knows the name.
-    fn resolve(&self) -> nb::Result<IpAddr, Errno> {
-        self.outside(|net| net.get_host_by_name("", AddrType::Either))
+    /// The C side knows the name, and keeps the address in the call's frame.
+    fn resolve(&self) -> nb::Result<(), Errno> {
+        match port!(umqtt_port_resolve(self.call())) {
+            0 => Ok(()),
+            error => Err(nb::Error::Other(Errno(error as i16))),
+        }
+    }
+
+    fn connect(&self, socket: &mut Socket) -> nb::Result<(), Errno> {
+        let unknown = SocketAddr::from(([0; 4], 0));
+        self.outside(|net| net.connect(socket, unknown))
     }
 
     fn has_thread(&self) -> bool {

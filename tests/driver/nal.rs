@@ -1,7 +1,7 @@
 //! The engine over somebody else's stack, with real sockets: std-embedded-nal.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener},
     thread,
@@ -85,6 +85,7 @@ impl Dns for Stack {
 struct Host {
     client: RefCell<Client<Stack, Heap>>,
     stack: RefCell<Stack>,
+    address: Cell<Option<SocketAddr>>,
     began: Instant,
 }
 
@@ -100,6 +101,16 @@ impl Port for Host {
 
     fn outside<T>(&self, work: impl FnOnce(&mut Stack) -> T) -> T {
         work(&mut self.stack.borrow_mut())
+    }
+
+    fn resolve(&self) -> nb::Result<(), Kind> {
+        self.address.set(Some(calls::look_up(self)?));
+        Ok(())
+    }
+
+    fn connect(&self, socket: &mut <Stack as TcpClientStack>::TcpSocket) -> nb::Result<(), Kind> {
+        let address = self.address.get().unwrap();
+        self.outside(|stack| stack.connect(socket, address))
     }
 
     fn wait(
@@ -139,6 +150,7 @@ fn a_conversation() {
     let host = Host {
         client: RefCell::new(new_client("127.0.0.1", port)),
         stack: RefCell::default(),
+        address: Cell::default(),
         began: Instant::now(),
     };
     let receive = || {
@@ -174,6 +186,7 @@ fn nobody_listens() {
     let host = Host {
         client: RefCell::new(new_client("127.0.0.1", port)),
         stack: RefCell::default(),
+        address: Cell::default(),
         began: Instant::now(),
     };
     let refused = umqtt::client::Fault::Dial(Kind(ErrorKind::ConnectionRefused));

@@ -7,10 +7,11 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
+    net::SocketAddr,
     thread,
 };
 
-use embedded_nal::TcpClientStack;
+use embedded_nal::{TcpClientStack, nb};
 use umqtt::{
     calls::{self, Error, Interrupted, Port, Reply, Wait},
     client::{Client, Config, Fault, Signals, Status},
@@ -78,6 +79,8 @@ pub struct Rig {
     net: RefCell<Net>,
     pub room: Room,
     threads: bool,
+    /// What the resolver said last.
+    address: Cell<Option<SocketAddr>>,
     /// Milliseconds that go by at each look at the clock.
     pub tick: Cell<u64>,
     /// What the error callback was told.
@@ -140,6 +143,7 @@ pub fn rig(setup: Setup) -> Rig {
         net: RefCell::new(Net::new()),
         room,
         threads,
+        address: Cell::default(),
         tick: Cell::default(),
         reports: RefCell::default(),
         later: RefCell::default(),
@@ -326,6 +330,16 @@ impl Port for Rig {
     fn outside<T>(&self, work: impl FnOnce(&mut Net) -> T) -> T {
         assert!(self.client.try_borrow_mut().is_ok(), "the client is free");
         work(&mut self.net())
+    }
+
+    fn resolve(&self) -> nb::Result<(), NetError> {
+        self.address.set(Some(calls::look_up(self)?));
+        Ok(())
+    }
+
+    fn connect(&self, socket: &mut Socket) -> nb::Result<(), NetError> {
+        let address = self.address.get().expect("the name is resolved");
+        self.outside(|net| net.connect(socket, address))
     }
 
     fn has_thread(&self) -> bool {
