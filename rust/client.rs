@@ -315,8 +315,6 @@ where
         receive_buffer: M::ReceiveBuffer,
         transmit_buffer: M::TransmitBuffer,
     ) -> Self {
-        let mut service = Service::default();
-        service.seed(config.client_id.as_ref());
         Client {
             config,
             will: None,
@@ -329,7 +327,7 @@ where
             persistent: false,
             dialer: None,
             now: Time(0),
-            service,
+            service: Service::default(),
             readers: 0,
             script_read: false,
             watch: Watch::Socket,
@@ -536,7 +534,8 @@ where
         self.hang_up(stack);
         if self.persistent {
             self.phase = Phase::Lost;
-            self.service.deadline = self.service.next_attempt(self.now);
+            let name = self.config.client_id.as_ref();
+            self.service.deadline = self.service.next_attempt(self.now, name);
         }
         self.fault = Some(fault);
         self.server_closed = was_up

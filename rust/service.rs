@@ -69,7 +69,6 @@ pub(crate) struct Service {
     /// Milliseconds that the last attempt was put off; 0: there was none.
     backoff: u32,
     up_since: Time,
-    random: u32,
 }
 
 impl Service {
@@ -107,22 +106,16 @@ impl Service {
     }
 
     /// When to try again: after twice the last delay, give or take a quarter, so that the devices
-    /// that lost a broker together do not come back together.
-    pub fn next_attempt(&mut self, now: Time) -> Time {
+    /// that lost a broker together do not come back together. `name` tells them apart.
+    pub fn next_attempt(&mut self, now: Time, name: &[u8]) -> Time {
         self.backoff = (self.backoff * 2).clamp(*BACKOFF.start(), *BACKOFF.end());
-        self.random = (self.random ^ now.0)
-            .wrapping_mul(1_664_525)
-            .wrapping_add(1_013_904_223);
-        let half = self.backoff / 2;
-        let jitter = (u64::from(self.random) * u64::from(half)) >> 32;
-        now.after(self.backoff - half / 2 + jitter as u32)
-    }
-
-    /// Makes the jitter of this device its own.
-    pub fn seed(&mut self, text: &[u8]) {
-        for &byte in text {
-            self.random = (self.random ^ u32::from(byte)).wrapping_mul(16_777_619);
+        let mut random = now.0.wrapping_mul(0x9E37_79B9);
+        for &byte in name {
+            random = (random ^ u32::from(byte)).wrapping_mul(0x9E37_79B9);
         }
+        let half = self.backoff / 2;
+        let jitter = (u64::from(random) * u64::from(half)) >> 32;
+        now.after(self.backoff - half / 2 + jitter as u32)
     }
 
     pub fn ping_answered(&mut self) {
