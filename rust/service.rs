@@ -3,8 +3,6 @@
 //! [`run`] is the internal thread's loop. It asks the client what is due, does it, and waits; it
 //! holds nothing meanwhile. On a port without threads the calls of the script ask instead.
 
-use core::mem;
-
 use crate::{
     calls::{self, Dialer, Error, Interrupted, NetError, Port, Wait},
     client::Fault,
@@ -31,9 +29,16 @@ pub enum Duty<E> {
     Report(Fault<E>),
 }
 
-/// Milliseconds for the answer to a PINGREQ.
-pub(crate) fn pong_time(keepalive: u32) -> u32 {
-    keepalive.min(PING_TIMEOUT)
+/// How far keepalive's last PINGREQ has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pinging {
+    /// It is answered, or there was none.
+    #[default]
+    Done,
+    /// It has to be sent.
+    Wanted,
+    /// It was sent, and its answer is awaited.
+    Sent,
 }
 
 /// What keepalive asks for.
@@ -54,11 +59,8 @@ pub(crate) struct Service {
     running: bool,
     /// When something was received last.
     pub received: Time,
-    /// A PINGREQ has to be sent, and its answer awaited.
-    pub ping_wanted: bool,
-    /// When the answer to the last such PINGREQ is due.
-    pong_due: Option<Time>,
-    /// When it was sent.
+    pub pinging: Pinging,
+    /// When the last such PINGREQ was sent.
     pub pinged: Time,
     /// An answer could not be read in time: what is received says nothing for now.
     pub excused: bool,
@@ -119,20 +121,15 @@ impl Service {
     }
 
     pub fn ping_answered(&mut self) {
-        (self.ping_wanted, self.pong_due) = (false, None);
+        self.pinging = Pinging::Done;
         (self.pings, self.excused) = (0, false);
-    }
-
-    /// There was no answer in time: once more.
-    pub fn ping_again(&mut self) {
-        (self.ping_wanted, self.pong_due) = (true, None);
     }
 
     /// The PINGREQ that is wanted, if one is, is on its way, or cannot be: from now on the answer
     /// is awaited. In the middle of a large message none can be sent.
-    pub fn ping_sent(&mut self, now: Time, keepalive: u32) {
-        if mem::take(&mut self.ping_wanted) {
-            (self.pong_due, self.pinged) = (Some(now.after(pong_time(keepalive))), now);
+    pub fn ping_sent(&mut self, now: Time) {
+        if self.pinging == Pinging::Wanted {
+            (self.pinging, self.pinged) = (Pinging::Sent, now);
             self.pings = self.pings.saturating_add(1);
         }
     }
@@ -140,14 +137,16 @@ impl Service {
     /// `keepalive` in milliseconds, not 0; `sent`: when something was sent last; `busy`: the
     /// answer may be there, unread.
     pub fn ping_due(&mut self, now: Time, keepalive: u32, sent: Time, busy: bool) -> Ping {
-        match self.pong_due {
-            Some(due) if !now.reached(due) => return Ping::Wait(due),
-            Some(_) if !busy => return Ping::Unanswered,
-            Some(_) => {
-                self.ping_answered();
-                self.excused = true;
+        if self.pinging == Pinging::Sent {
+            let due = self.pinged.after(keepalive.min(PING_TIMEOUT));
+            if !now.reached(due) {
+                return Ping::Wait(due);
             }
-            None => {}
+            if !busy {
+                return Ping::Unanswered;
+            }
+            self.ping_answered();
+            self.excused = true;
         }
         let quiet_since = if self.excused {
             sent
@@ -156,7 +155,6 @@ impl Service {
         };
         let due = quiet_since.after(keepalive);
         if now.reached(due) {
-            self.ping_wanted = true;
             Ping::Send
         } else {
             Ping::Wait(due)

@@ -28,16 +28,14 @@ where
         appetite: Appetite,
         read: bool,
     ) -> Result<Stop, Fault<S::Error>> {
-        // So many bytes at a time: other threads, and the caller's deadline, have their turn.
-        let mut budget = self.incoming.capacity();
         self.script_read |= read && appetite != Appetite::Nothing;
-        let mut drained = !read;
-        let mut read_some = false;
+        // One look at the socket at a time: other threads, and the caller's deadline, have their turn.
+        let mut last = (!read).then_some(Stop::Dry);
         loop {
             let stop = self.parse(appetite)?;
             self.reading_stopped = stop != Stop::Dry;
             // What one call has read may be for another, and no socket tells it.
-            self.signals.changed |= read_some && self.reading_stopped;
+            self.signals.changed |= read && last.is_some() && self.reading_stopped;
             // Without appetite too the buffer fills, to see the end of the connection.
             let stop = match stop {
                 Stop::Full if appetite == Appetite::Nothing && !self.incoming.is_full() => {
@@ -48,15 +46,12 @@ where
             if stop != Stop::Dry {
                 return Ok(stop);
             }
+            if let Some(last) = last {
+                return Ok(last);
+            }
             let Some(socket) = &mut self.socket else {
                 return Ok(Stop::Dry);
             };
-            if drained {
-                return Ok(Stop::Dry);
-            }
-            if budget == 0 {
-                return Ok(Stop::More);
-            }
             let reading = &mut self.reading;
             let direct = reading.part == Part::Payload && reading.stored;
             let room = if direct {
@@ -77,9 +72,7 @@ where
                 Ok(n) => {
                     self.service.received = self.now;
                     self.incoming.filled(n);
-                    read_some = true;
-                    budget = budget.saturating_sub(n);
-                    drained = n < wanted;
+                    last = Some(if n < wanted { Stop::Dry } else { Stop::More });
                 }
                 Err(nb::Error::WouldBlock) => return Ok(Stop::Dry),
                 Err(nb::Error::Other(error)) => return Err(Fault::Io(error)),

@@ -189,8 +189,7 @@ where
             return Some(self.acks.remove(0));
         }
         if mem::take(&mut self.ping_due) {
-            let keepalive = self.keepalive();
-            self.service.ping_sent(self.now, keepalive);
+            self.service.ping_sent(self.now);
             let kind = Kind::Pingreq;
             return Some(Due {
                 kind,

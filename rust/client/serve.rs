@@ -8,7 +8,7 @@ use super::{Appetite, Client, Fault, Part, Phase, STALL, Stop, Watch};
 use crate::{
     calls::Wait,
     memory::Memory,
-    service::{CONNECT_TIMEOUT, Duty, Ping, pong_time},
+    service::{CONNECT_TIMEOUT, Duty, Ping, Pinging},
     time::Time,
 };
 
@@ -158,11 +158,11 @@ where
             return Ok(now.after(Time::FOREVER));
         }
         let sent = self.outgoing.progress();
-        if self.service.ping_wanted {
+        if self.service.pinging == Pinging::Wanted {
             if now.since(sent) < STALL {
                 return Ok(sent.after(STALL));
             }
-            self.service.ping_sent(now, keepalive); // as far as the socket lets us
+            self.service.ping_sent(now); // as far as the socket lets us
         }
         // While messages keep the answer from being read, its absence means nothing: as long as
         // there is no room to read into, or something comes in.
@@ -178,16 +178,14 @@ where
         }
         match self.service.ping_due(now, keepalive, sent, busy) {
             Ping::Wait(until) => Ok(until),
-            Ping::Send => {
-                self.ping_due = true;
-                Ok(now.after(pong_time(keepalive)))
+            Ping::Unanswered if self.service.pings > u16::from(self.config.ping_max) => {
+                Err(Fault::NoPingresp)
             }
-            Ping::Unanswered if self.service.pings <= u16::from(self.config.ping_max) => {
+            Ping::Send | Ping::Unanswered => {
+                self.service.pinging = Pinging::Wanted;
                 self.ping_due = true;
-                self.service.ping_again();
-                Ok(now.after(pong_time(keepalive)))
+                Ok(now) // it is on its way then
             }
-            Ping::Unanswered => Err(Fault::NoPingresp),
         }
     }
 
