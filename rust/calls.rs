@@ -273,7 +273,6 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
     loop {
         // One look at the clock says what is due, and whether it is: by an earlier one, what is due
         // now is not yet. And who takes the attempt has to go on with it.
-        let mut dialer = None;
         let (now, duty) = port.with(|client, stack| {
             if mem::take(&mut first) {
                 client.enter();
@@ -281,32 +280,25 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
             let (now, leisure) = (client.now(), client.leisure());
             let duty = if !now.reached(leisure) {
                 Duty::Wait(Wait::until(leisure))
+            } else if let Some(dialer) = client.dialer.take() {
+                Duty::Dial(dialer)
             } else {
-                dialer = client.dialer.take();
-                match &dialer {
-                    Some(dialer) => Duty::Dial(dialer.epoch),
-                    None => client.serve(stack),
-                }
+                client.serve(stack)
             };
             (now, duty)
         });
-        let epoch = match duty {
+        match duty {
             Duty::Wait(wait) => return Ok(wait.until),
-            Duty::Again => continue,
-            Duty::Report(fault) => {
-                port.report(fault);
-                continue;
-            }
-            Duty::Dial(epoch) => epoch,
-        };
-        let mut dialer = dialer.unwrap_or(Dialer::new(epoch));
-        match dialer.step(port) {
-            Ok(true) => {}
-            Ok(false) => {
-                port.with(|client, _| client.dialer = Some(dialer));
-                return Ok(now.after(DNS_TICK));
-            }
-            Err(error) => service::attempt_failed(port, epoch, error)?,
+            Duty::Again => {}
+            Duty::Report(fault) => port.report(fault),
+            Duty::Dial(mut dialer) => match dialer.step(port) {
+                Ok(true) => {}
+                Ok(false) => {
+                    port.with(|client, _| client.dialer = Some(dialer));
+                    return Ok(now.after(DNS_TICK));
+                }
+                Err(error) => service::attempt_failed(port, dialer.epoch, error)?,
+            },
         }
     }
 }
@@ -339,7 +331,7 @@ pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u
 /// It is its own: until the end it shares nothing with the client.
 pub struct Dialer<S: TcpClientStack> {
     /// The epoch of the client in which it began: in another one it is not wanted any more.
-    epoch: u8,
+    pub(crate) epoch: u8,
     pub(crate) socket: Option<S::TcpSocket>,
 }
 

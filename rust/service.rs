@@ -3,6 +3,8 @@
 //! [`run`] is the internal thread's loop. It asks the client what is due, does it, and waits; it
 //! holds nothing meanwhile. On a port without threads the calls of the script ask instead.
 
+use embedded_nal::TcpClientStack;
+
 use crate::{
     calls::{self, Dialer, Error, Interrupted, NetError, Port, Wait},
     client::Fault,
@@ -17,16 +19,15 @@ const PING_TIMEOUT: u32 = 10_000;
 const BACKOFF: core::ops::RangeInclusive<u32> = 1_000..=60_000;
 
 /// What the internal thread has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Duty<E> {
+pub enum Duty<S: TcpClientStack> {
     /// Wait, then ask again.
     Wait(Wait),
     /// Ask again.
     Again,
-    /// Connect, in this epoch of the client.
-    Dial(u8),
+    /// Go on with this attempt to connect.
+    Dial(Dialer<S>),
     /// Tell the script's error callback.
-    Report(Fault<E>),
+    Report(Fault<S::Error>),
 }
 
 /// How far keepalive's last PINGREQ has come.
@@ -184,8 +185,8 @@ pub fn run<P: Port>(port: &P, thread: u8) {
                 port.report(fault);
                 Ok(())
             }
-            Some(Duty::Dial(epoch)) => calls::dial(port, &mut Dialer::new(epoch))
-                .or_else(|error| attempt_failed(port, epoch, error)),
+            Some(Duty::Dial(mut dialer)) => calls::dial(port, &mut dialer)
+                .or_else(|error| attempt_failed(port, dialer.epoch, error)),
         };
         if done.is_err() {
             port.with(|client, stack| {

@@ -6,7 +6,7 @@ use embedded_nal::TcpClientStack;
 
 use super::{Appetite, Client, Fault, Part, Phase, STALL, Stop, Watch};
 use crate::{
-    calls::Wait,
+    calls::{Dialer, Wait},
     memory::Memory,
     service::{CONNECT_TIMEOUT, Duty, Ping, Pinging},
     time::Time,
@@ -91,7 +91,7 @@ where
     }
 
     /// What the internal thread has to do next: see [`crate::service`].
-    pub fn serve(&mut self, stack: &mut S) -> Duty<S::Error> {
+    pub fn serve(&mut self, stack: &mut S) -> Duty<S> {
         let now = self.now;
         let stop = self.pump(stack, Appetite::Nothing, true);
         if let Some(fault) = self.take_owed() {
@@ -111,7 +111,7 @@ where
             Phase::Lost if now.reached(self.service.deadline) => {
                 self.phase = Phase::Dialing;
                 self.service.deadline = now.after(CONNECT_TIMEOUT);
-                return Duty::Dial(self.epoch);
+                return Duty::Dial(Dialer::new(self.epoch));
             }
             Phase::Lost => Ok(self.service.deadline),
             Phase::Idle | Phase::Dialing | Phase::Greeting => Ok(now.after(Time::FOREVER)),
