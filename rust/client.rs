@@ -258,11 +258,11 @@ pub struct Client<S: TcpClientStack, M: Memory> {
     greeted: bool,
     /// The server ended the last connection, after CONNACK.
     server_closed: bool,
+    /// Calls of the script that wait for the socket to become readable.
+    readers: u16,
     /// The packet that is being put into the buffer, which may be smaller than the packet.
     sending: Option<Due>,
     reading: Reading,
-    /// Calls of the script that wait for the socket to become readable.
-    readers: u16,
     /// What ended the last connection, if it was not the script.
     fault: Option<Fault<S::Error>>,
     socket: Option<S::TcpSocket>,
@@ -515,7 +515,7 @@ where
         self.socket = Some(socket);
         self.left = self.now;
         self.link = self.link.wrapping_add(1);
-        self.start(Kind::Connect, None);
+        self.start(Some(Due::new(Kind::Connect)));
         self.phase = Phase::Greeting;
         Ok(())
     }
@@ -584,7 +584,7 @@ where
     /// `disconnect`: sends DISCONNECT if the socket takes it at once, and lets everything go.
     pub fn disconnect(&mut self, stack: &mut S) {
         if self.phase == Phase::Up && self.flush(stack).is_ok() && !self.wants_write() {
-            self.start(Kind::Disconnect, None);
+            self.start(Some(Due::new(Kind::Disconnect)));
             let _ = self.flush(stack);
             self.drain(stack);
         }

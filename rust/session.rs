@@ -112,6 +112,17 @@ pub struct Due {
     pub at: u16,
 }
 
+impl Due {
+    /// A packet without an identifier.
+    pub const fn new(kind: Kind) -> Self {
+        Due {
+            kind,
+            id: None,
+            at: 0,
+        }
+    }
+}
+
 /// The state of one MQTT session.
 pub struct Session<M: Memory> {
     /// Beside the subscriptions there is room for all messages that may be in flight.

@@ -8,7 +8,7 @@ use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
     config::FAST,
     memory::Memory,
-    packet::{Ack, Connect, Header, Kind, PacketId, QoS, Subscribe, Unsubscribe, Will, Writer},
+    packet::{Ack, Connect, Header, Kind, QoS, Subscribe, Unsubscribe, Will, Writer},
     session::{Due, Message, Session, Ticket},
 };
 
@@ -65,7 +65,7 @@ where
         let ticket = self.session.new_ticket();
         if !self.outgoing.is_empty() {
             self.at_most_once = Some((message.clone(), ticket));
-            self.start(Kind::Publish, None);
+            self.start(Some(Due::new(Kind::Publish)));
             (self.sent, self.len) = (len, len);
         }
         Some((ticket, self.link))
@@ -80,13 +80,13 @@ where
         }
         let ticket = self.session.new_ticket();
         self.at_most_once = Some((message.clone(), ticket));
-        self.start(Kind::Publish, None);
+        self.start(Some(Due::new(Kind::Publish)));
         Some(ticket)
     }
 
     /// This packet is sent now.
-    pub(super) fn start(&mut self, kind: Kind, id: Option<PacketId>) {
-        self.sending = Some(Due { kind, id, at: 0 });
+    pub(super) fn start(&mut self, packet: Option<Due>) {
+        self.sending = packet;
         (self.sent, self.len) = (0, usize::MAX);
     }
 
@@ -129,8 +129,7 @@ where
         }
         loop {
             if self.sending.is_none() {
-                self.sending = self.choose();
-                (self.sent, self.len) = (0, usize::MAX);
+                self.choose();
             }
             let mut rest: &[u8] = &[];
             if let Some(due) = &self.sending {
@@ -180,24 +179,20 @@ where
         }
     }
 
-    /// What to send next: acknowledgements, then PINGREQ, then what the session has due.
-    fn choose(&mut self) -> Option<Due> {
-        if self.phase != Phase::Up {
-            return None;
-        }
-        if !self.acks.is_empty() {
-            return Some(self.acks.remove(0));
-        }
-        if mem::take(&mut self.ping_due) {
+    /// What is sent next: acknowledgements, then PINGREQ, then what the session has due.
+    #[inline(never)] // it would take the registers that `flush` needs
+    fn choose(&mut self) {
+        let next = if self.phase != Phase::Up {
+            None
+        } else if !self.acks.is_empty() {
+            Some(self.acks.remove(0))
+        } else if mem::take(&mut self.ping_due) {
             self.service.ping_sent(self.now);
-            let kind = Kind::Pingreq;
-            return Some(Due {
-                kind,
-                id: None,
-                at: 0,
-            });
-        }
-        self.session.next_due()
+            Some(Due::new(Kind::Pingreq))
+        } else {
+            self.session.next_due()
+        };
+        self.start(next);
     }
 }
 
@@ -270,8 +265,9 @@ fn large_rest<B: AsRef<[u8]>>(
     left: usize,
     buffer: usize,
 ) -> &[u8] {
-    let payload = publish.map_or(&[][..], |(message, _)| message.payload.as_ref());
-    let from = payload.len().checked_sub(left).filter(|_| left >= buffer);
-    from.and_then(|from| payload.get(from..))
-        .unwrap_or_default()
+    let large = publish.filter(|_| left >= buffer);
+    let payload = large.map_or(&[][..], |(message, _)| message.payload.as_ref());
+    // Nothing if these are more than the payload.
+    let from = payload.len().wrapping_sub(left);
+    payload.get(from..).unwrap_or_default()
 }
