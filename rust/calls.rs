@@ -682,10 +682,8 @@ pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P,
             return Some(Ok(Reply::Skipped));
         }
         // What arrived before the connection failed is delivered all the same.
-        if (!idle || client.fault().is_some())
-            && let Some(tag) = client.deliver()
-        {
-            *length = tag.size;
+        if let Some(size) = client.deliver() {
+            *length = size;
             return Some(Ok(Reply::Message));
         }
         if idle && turn.first {

@@ -603,13 +603,8 @@ where
     fn drain(&mut self, stack: &mut S) {
         for _ in 0..64 {
             self.incoming.reset();
-            match self
-                .socket
-                .as_mut()
-                .map(|s| stack.receive(s, self.incoming.room()))
-            {
-                Some(Ok(n)) if n > 0 => {}
-                _ => break,
+            if !matches!(self.read(stack, false), Ok(Some(_))) {
+                break;
             }
         }
     }

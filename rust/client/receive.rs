@@ -11,7 +11,7 @@ use crate::{
     memory::{Inbox, Memory, Tag, cost},
     packet::{
         Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, Version, check_topic,
-        publish_flags,
+        packet_id, publish_flags,
     },
     session::Due,
 };
@@ -49,35 +49,45 @@ where
             if let Some(last) = last {
                 return Ok(last);
             }
-            let Some(socket) = &mut self.socket else {
-                return Ok(Stop::Dry);
-            };
-            let reading = &mut self.reading;
-            let direct = reading.part == Part::Payload && reading.stored;
-            let room = if direct {
-                self.inbox
-                    .payload()
-                    .get_mut(reading.done..)
-                    .unwrap_or_default()
-            } else {
-                self.incoming.room()
-            };
-            let wanted = room.len();
-            match stack.receive(socket, room) {
-                Ok(0) => return Err(Fault::Closed),
-                Ok(n) if direct => {
-                    reading.done += n;
-                    self.service.received = self.now;
-                }
-                Ok(n) => {
-                    self.service.received = self.now;
-                    self.incoming.filled(n);
-                    last = Some(if n < wanted { Stop::Dry } else { Stop::More });
-                }
-                Err(nb::Error::WouldBlock) => return Ok(Stop::Dry),
-                Err(nb::Error::Other(error)) => return Err(Fault::Io(error)),
+            let direct = self.reading.part == Part::Payload && self.reading.stored;
+            match self.read(stack, direct)? {
+                None => return Ok(Stop::Dry),
+                Some(_) if direct => {}
+                stop => last = stop,
             }
         }
+    }
+
+    /// Reads what there is, into the buffer or `direct` into the message. The answer says whether
+    /// there may be more; `None`: there was nothing.
+    pub(super) fn read(
+        &mut self,
+        stack: &mut S,
+        direct: bool,
+    ) -> Result<Option<Stop>, Fault<S::Error>> {
+        let Some(socket) = &mut self.socket else {
+            return Ok(None);
+        };
+        let room = if direct {
+            let payload = self.inbox.payload();
+            payload.get_mut(self.reading.done..).unwrap_or_default()
+        } else {
+            self.incoming.room()
+        };
+        let wanted = room.len();
+        let n = match stack.receive(socket, room) {
+            Ok(0) => return Err(Fault::Closed),
+            Ok(n) => n,
+            Err(nb::Error::WouldBlock) => return Ok(None),
+            Err(nb::Error::Other(error)) => return Err(Fault::Io(error)),
+        };
+        self.service.received = self.now;
+        if direct {
+            self.reading.done += n;
+        } else {
+            self.incoming.filled(n);
+        }
+        Ok(Some(if n < wanted { Stop::Dry } else { Stop::More }))
     }
 
     /// Parses packets until something is missing.
@@ -282,7 +292,7 @@ where
         let Some(&[high, low]) = self.incoming.bytes().get(..2) else {
             return Ok(false);
         };
-        let id = PacketId::new(u16::from_be_bytes([high, low])).ok_or(Malformed::PacketId)?;
+        let id = packet_id([high, low])?;
         self.incoming.consume(2);
         let reading = &mut self.reading;
         reading.id = Some(id);
@@ -368,12 +378,14 @@ where
     }
 
     /// The oldest message goes to the script's callback: one at a time, so that they stay in
-    /// order. `None`: there is none, or its acknowledgement would have no room.
-    pub fn deliver(&mut self) -> Option<Tag> {
-        let ready = !self.delivering && self.has_room_for_acks();
-        let &tag = self.inbox.first().filter(|_| ready)?;
+    /// order. The answer is the remaining length of its packet; `None`: there is none, or its
+    /// acknowledgement would have no room, or the script itself has ended the connection.
+    pub fn deliver(&mut self) -> Option<u32> {
+        let ended = self.phase == Phase::Idle && self.fault.is_none();
+        let ready = !self.delivering && self.has_room_for_acks() && !ended;
+        let tag = self.inbox.first().filter(|_| ready)?;
         self.delivering = true;
-        Some(tag)
+        Some(tag.size)
     }
 
     /// The script's callback has come back: the message is let go, and acknowledged.

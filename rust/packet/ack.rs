@@ -1,7 +1,7 @@
 //! PUBACK, PUBREC, PUBREL, PUBCOMP and UNSUBACK: a packet identifier and nothing else (sections
 //! 3.4 to 3.7 and 3.11).
 
-use super::{Header, Kind, Malformed, PacketId, Result, Writer};
+use super::{Header, Kind, Malformed, PacketId, Result, Writer, packet_id};
 
 /// An answer to, or the next step for, the packet with that identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +25,11 @@ impl Ack {
             }
             _ => return Err(Malformed::Kind),
         };
-        let mut body = header.open(kind, body)?;
-        let id = body.id()?;
-        body.end()?;
+        header.open(kind, body)?;
+        let &[high, low] = body else {
+            return Err(Malformed::RemainingLength);
+        };
+        let id = packet_id([high, low])?;
         Ok(Ack { kind, id })
     }
 

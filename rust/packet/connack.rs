@@ -17,9 +17,10 @@ impl Connack {
     /// # Errors
     /// [`Malformed::RemainingLength`], [`Malformed::ReturnCode`], [`Malformed::SessionPresent`].
     pub fn parse(header: Header, body: &[u8], version: Version) -> Result<Connack> {
-        let mut body = header.open(Kind::Connack, body)?;
-        let (flags, code) = (body.u8()?, body.u8()?);
-        body.end()?;
+        header.open(Kind::Connack, body)?;
+        let &[flags, code] = body else {
+            return Err(Malformed::RemainingLength);
+        };
         if code > 5 {
             return Err(Malformed::ReturnCode);
         }

@@ -40,6 +40,11 @@ pub type Result<T> = core::result::Result<T, Malformed>;
 /// A packet identifier: never 0 `[MQTT-2.3.1-1]` (section 2.3.1).
 pub type PacketId = core::num::NonZeroU16;
 
+/// The packet identifier that stands on the wire like this.
+pub(crate) fn packet_id(bytes: [u8; 2]) -> Result<PacketId> {
+    PacketId::new(u16::from_be_bytes(bytes)).ok_or(Malformed::PacketId) // [MQTT-2.3.1-1]
+}
+
 /// What was wrong with the bytes. The numbers are stable: other languages map them to words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -1,6 +1,6 @@
 //! Reads the fields of a packet's body, one after the other.
 
-use super::{Malformed, PacketId, Result};
+use super::{Malformed, PacketId, Result, packet_id};
 
 /// What is left of a body. A field that runs past its end is [`Malformed::RemainingLength`].
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn id(&mut self) -> Result<PacketId> {
-        PacketId::new(self.u16()?).ok_or(Malformed::PacketId) // [MQTT-2.3.1-1]
+        packet_id(self.array()?)
     }
 
     /// A 2-byte length and as many bytes (section 1.5.3).

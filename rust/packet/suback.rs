@@ -1,6 +1,6 @@
 //! SUBACK (section 3.9).
 
-use super::{Header, Kind, Malformed, PacketId, Result, Writer};
+use super::{Header, Kind, Malformed, PacketId, Result, Writer, packet_id};
 
 /// The server's answer to SUBSCRIBE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +18,11 @@ impl<'a> Suback<'a> {
     /// [`Malformed::RemainingLength`] also without a code, [`Malformed::PacketId`],
     /// [`Malformed::ReturnCode`].
     pub fn parse(header: Header, body: &'a [u8]) -> Result<Suback<'a>> {
-        let mut body = header.open(Kind::Suback, body)?;
-        let id = body.id()?;
-        let codes = body.rest();
+        header.open(Kind::Suback, body)?;
+        let &[high, low, ref codes @ ..] = body else {
+            return Err(Malformed::RemainingLength);
+        };
+        let id = packet_id([high, low])?;
         if codes.is_empty() {
             return Err(Malformed::RemainingLength);
         }
