@@ -296,21 +296,18 @@ impl<M: Memory> Session<M> {
 
     /// A new QoS 2 message is whole. `false`: there is no memory to remember its identifier.
     pub fn receive(&mut self, id: PacketId, link: u8, handled: bool) -> bool {
-        if self.find_received(None).is_none() {
-            let _ = self.received.push(Received::default());
+        let entry = Received {
+            id: Some(id),
+            handled,
+            released: false,
+            origin: link,
+            link,
+        };
+        match self.find_received(None) {
+            Some(free) => *free = entry,
+            None => return self.received.push(entry).is_ok(),
         }
-        let free = self.find_received(None);
-        let room = free.is_some();
-        if let Some(entry) = free {
-            *entry = Received {
-                id: Some(id),
-                handled,
-                released: false,
-                origin: link,
-                link,
-            };
-        }
-        room
+        true
     }
 
     /// A PUBLISH with QoS 2 came in: was its message received already, and if so, has it been

@@ -317,15 +317,16 @@ where
         reading.part = Part::Header;
         let (qos, id, link) = (reading.qos, reading.id, self.link);
         let size = reading.size;
-        let exactly_once = id.filter(|_| qos == QoS::ExactlyOnce);
         if let Some(handled) = reading.known {
             if handled {
                 self.acknowledge(qos, id);
             }
             return true;
         }
-        let remembered =
-            exactly_once.is_none_or(|id| self.session.receive(id, link, !reading.stored));
+        let remembered = match (qos, id) {
+            (QoS::ExactlyOnce, Some(id)) => self.session.receive(id, link, !reading.stored),
+            _ => true,
+        };
         if reading.stored && remembered {
             self.inbox.finish(Tag {
                 id,
