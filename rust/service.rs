@@ -42,16 +42,6 @@ pub(crate) enum Pinging {
     Sent,
 }
 
-/// What keepalive asks for.
-pub(crate) enum Ping {
-    /// Nothing before this moment.
-    Wait(Time),
-    /// A PINGREQ, as soon as possible.
-    Send,
-    /// The answer to the last one did not come in time.
-    Unanswered,
-}
-
 /// The timers of a client.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Service {
@@ -135,31 +125,43 @@ impl Service {
         }
     }
 
-    /// `keepalive` in milliseconds, not 0; `sent`: when something was sent last; `busy`: the
-    /// answer may be there, unread.
-    pub fn ping_due(&mut self, now: Time, keepalive: u32, sent: Time, busy: bool) -> Ping {
-        if self.pinging == Pinging::Sent {
-            let due = self.pinged.after(keepalive.min(PING_TIMEOUT));
+    /// When to look again; `None`: a PINGREQ is wanted. `keepalive` in milliseconds, not 0; `sent`:
+    /// when something was sent last; `busy`: the answer may be there, unread; `max`: how many
+    /// PINGREQs without an answer are repeated.
+    pub fn ping_due<E>(
+        &mut self,
+        now: Time,
+        keepalive: u32,
+        sent: Time,
+        busy: bool,
+        max: u8,
+    ) -> Result<Option<Time>, Fault<E>> {
+        let awaited = self.pinging == Pinging::Sent;
+        let pong_due = self.pinged.after(keepalive.min(PING_TIMEOUT));
+        if awaited && !now.reached(pong_due) {
+            return Ok(Some(pong_due));
+        }
+        if awaited && !busy {
+            if self.pings > u16::from(max) {
+                return Err(Fault::NoPingresp);
+            }
+        } else {
+            if awaited {
+                self.ping_answered();
+                self.excused = true;
+            }
+            let quiet_since = if self.excused {
+                sent
+            } else {
+                sent.min(self.received)
+            };
+            let due = quiet_since.after(keepalive);
             if !now.reached(due) {
-                return Ping::Wait(due);
+                return Ok(Some(due));
             }
-            if !busy {
-                return Ping::Unanswered;
-            }
-            self.ping_answered();
-            self.excused = true;
         }
-        let quiet_since = if self.excused {
-            sent
-        } else {
-            sent.min(self.received)
-        };
-        let due = quiet_since.after(keepalive);
-        if now.reached(due) {
-            Ping::Send
-        } else {
-            Ping::Wait(due)
-        }
+        self.pinging = Pinging::Wanted;
+        Ok(None)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Appetite, Client, Fault, Part, Phase, STALL, Stop, Watch};
 use crate::{
     calls::{Dialer, Wait},
     memory::Memory,
-    service::{CONNECT_TIMEOUT, Duty, Ping, Pinging},
+    service::{CONNECT_TIMEOUT, Duty, Pinging},
     time::Time,
 };
 
@@ -126,7 +126,7 @@ where
         if self.ping_due {
             self.pump(stack, Appetite::Nothing, false);
         }
-        if stop == Stop::More || self.phase != phase || !self.owed.is_empty() {
+        if stop == Stop::More || self.phase != phase {
             return Duty::Again;
         }
         self.served_at = now;
@@ -176,17 +176,10 @@ where
             // All has been read again.
             self.service.excused = false;
         }
-        match self.service.ping_due(now, keepalive, sent, busy) {
-            Ping::Wait(until) => Ok(until),
-            Ping::Unanswered if self.service.pings > u16::from(self.config.ping_max) => {
-                Err(Fault::NoPingresp)
-            }
-            Ping::Send | Ping::Unanswered => {
-                self.service.pinging = Pinging::Wanted;
-                self.ping_due = true;
-                Ok(now) // it is on its way then
-            }
-        }
+        let max = self.config.ping_max;
+        let due = self.service.ping_due(now, keepalive, sent, busy, max)?;
+        self.ping_due |= due.is_none();
+        Ok(due.unwrap_or(now)) // after a PINGREQ at once
     }
 
     /// The internal thread is wanted: its number, if it has to be started.
