@@ -354,13 +354,12 @@ impl<S: TcpClientStack<Error: Copy>> Dialer<S> {
     }
 
     fn try_step<P: Port<Stack = S>>(&mut self, port: &P) -> CallResult<P, bool> {
-        self.check(port, false)?;
         if self.socket.is_none() {
             let resolved = port.resolve();
             if let Err(nb::Error::Other(error)) = resolved {
                 return Err(Fault::Dns(error).into());
             }
-            self.check(port, true)?;
+            self.check(port)?;
             if resolved.is_err() {
                 return Ok(false);
             }
@@ -372,30 +371,25 @@ impl<S: TcpClientStack<Error: Copy>> Dialer<S> {
         match port.connect(socket) {
             Ok(()) => {}
             Err(nb::Error::WouldBlock) => {
-                self.check(port, true)?;
+                self.check(port)?;
                 return Ok(false);
             }
             Err(nb::Error::Other(error)) => return Err(Fault::Dial(error).into()),
         }
-        let attached = port.with(|client, _| match self.socket.take() {
-            Some(socket) => client.attach(socket, self.epoch),
-            None => Ok(()),
-        });
-        attached.map_err(|socket| {
-            self.socket = Some(socket);
-            Error::NotConnected
-        })?;
-        Ok(true)
+        match port.with(|client, _| client.attach(&mut self.socket, self.epoch)) {
+            true => Ok(true),
+            false => Err(Error::NotConnected),
+        }
     }
 
-    /// Is the attempt still wanted, and, if it has to go `on`, is there time left? From here on
-    /// nothing is missed by the wait that may follow.
-    fn check<P: Port<Stack = S>>(&self, port: &P, on: bool) -> CallResult<P, ()> {
+    /// Is the attempt still wanted, and is there time left? From here on nothing is missed by the
+    /// wait that may follow.
+    fn check<P: Port<Stack = S>>(&self, port: &P) -> CallResult<P, ()> {
         port.with(|client, _| {
             client.will_wait();
             if client.epoch() != self.epoch {
                 Err(Error::NotConnected)
-            } else if on && client.now().reached(client.connect_deadline()) {
+            } else if client.now().reached(client.connect_deadline()) {
                 Err(Fault::Unreachable.into())
             } else {
                 Ok(())

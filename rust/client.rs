@@ -506,18 +506,18 @@ where
         self.epoch
     }
 
-    /// TCP is connected: CONNECT goes out. Gives the socket back if the script has changed its
-    /// mind since [`Client::dial`].
-    pub fn attach(&mut self, socket: S::TcpSocket, epoch: u8) -> Result<(), S::TcpSocket> {
+    /// TCP is connected: CONNECT goes out. `false`: the script has changed its mind since
+    /// [`Client::dial`], and the socket stays where it is.
+    pub fn attach(&mut self, socket: &mut Option<S::TcpSocket>, epoch: u8) -> bool {
         if epoch != self.epoch {
-            return Err(socket);
+            return false;
         }
-        self.socket = Some(socket);
+        self.socket = socket.take();
         self.left = self.now;
         self.link = self.link.wrapping_add(1);
         self.start(Some(Due::new(Kind::Connect)));
         self.phase = Phase::Greeting;
-        Ok(())
+        true
     }
 
     /// The connection failed, or was not made.

@@ -383,10 +383,11 @@ impl Frame {
         let socket = client
             .socket()
             .map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
+        let others = THREADS != Some(false); // that may wait
         port!(umqtt_port_unlock(
             self.call(),
-            changed,
-            alarm,
+            changed && others,
+            alarm && others,
             waiting,
             socket
         ));

@@ -545,7 +545,7 @@ fn refused_and_closed() {
 /// Another thread closes between an attempt's last look at the client and its wait.
 #[test]
 fn closed_just_before_the_wait() {
-    for looks in 1..6 {
+    for looks in 1..5 {
         let rig = rig(Setup::default());
         rig.net().tcp = Attempt::Never;
         rig.script([Step::Close]);
