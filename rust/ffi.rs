@@ -373,7 +373,16 @@ impl Frame {
         unsafe { &raw mut (*block).client }
     }
 
-    /// The end of [`Port::with`], which is in every call.
+    /// The beginning of [`Port::with`], which is in every call.
+    fn lock(&self) -> *mut Client<Net, Heap> {
+        let now = Time(port!(umqtt_port_lock(self.call())));
+        let client = self.client();
+        // SAFETY: the lock makes this the only reference.
+        unsafe { (*client).set_now(now) };
+        client
+    }
+
+    /// The end of it.
     fn unlock(&self, client: &mut Client<Net, Heap>) {
         let Signals {
             changed,
@@ -399,10 +408,8 @@ impl Port for Frame {
     type Memory = Heap;
 
     fn with<T>(&self, work: impl FnOnce(&mut Client<Net, Heap>, &mut Net) -> T) -> T {
-        let now = Time(port!(umqtt_port_lock(self.call())));
         // SAFETY: the lock makes this the only reference.
-        let client = unsafe { &mut *self.client() };
-        client.set_now(now);
+        let client = unsafe { &mut *self.lock() };
         let result = work(client, &mut Net(self.call()));
         self.unlock(client);
         result
