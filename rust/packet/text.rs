@@ -99,19 +99,24 @@ fn check(text: &[u8], wildcards: bool) -> Result<()> {
 
 /// What follows the character of several bytes that `text` begins with.
 fn skip_character(text: &[u8]) -> Option<&[u8]> {
-    let (&first, _) = text.split_first()?;
-    let length = first.leading_ones() as usize;
+    let length = text.first()?.leading_ones() as usize;
     let (character, rest) = text.split_at_checked(length)?;
+    let (&first, following) = character.split_first()?;
     let mut code = u32::from(first) & (0x7F >> length);
-    for &byte in character.iter().skip(1) {
+    for &byte in following {
         if byte & 0xC0 != 0x80 {
             return None;
         }
         code = code << 6 | u32::from(byte & 0x3F);
     }
-    // Not the first byte of a character, longer than need be, a surrogate, or past U+10FFFF.
-    let exact = length > 1 && char::from_u32(code)?.len_utf8() == length;
-    exact.then_some(rest)
+    // Not longer than need be, a surrogate, or past U+10FFFF.
+    let valid = match length {
+        2 => code >= 0x80,
+        3 => code >= 0x800 && code >> 11 != 0xD800 >> 11,
+        4 => (0x1_0000..0x11_0000).contains(&code),
+        _ => false,
+    };
+    valid.then_some(rest)
 }
 
 #[cfg(test)]
