@@ -17,7 +17,7 @@ pub struct Outgoing<B> {
     written: u32,
     /// Value of `written` when there was nothing to send last.
     idle: u32,
-    /// When the socket took a byte last, or got the first to take.
+    /// When the socket took a byte last.
     progress: Time,
 }
 
@@ -45,15 +45,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Outgoing<B> {
 
     /// Adds what `emit` writes, from the byte `skip` of the packet on; how many bytes fitted, and
     /// how many the packet has.
-    pub fn append(
-        &mut self,
-        skip: usize,
-        now: Time,
-        emit: impl FnOnce(&mut Writer),
-    ) -> (usize, usize) {
+    pub fn append(&mut self, skip: usize, emit: impl FnOnce(&mut Writer)) -> (usize, usize) {
         if self.is_empty() && skip == 0 {
             self.idle = self.written;
-            self.progress = now;
         }
         let room = self.buffer.as_mut().get_mut(self.tail..);
         let mut writer = Writer::new(room.unwrap_or_default(), skip);

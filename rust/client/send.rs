@@ -52,7 +52,7 @@ where
         let clear = self.phase == Phase::Up && self.is_quiet() && self.incoming.bytes().is_empty();
         let socket = self.socket.as_mut().filter(|_| clear)?;
         let packet = message.packet(None, false);
-        let (written, len) = self.outgoing.append(0, self.now, |out| packet.emit(out));
+        let (written, len) = self.outgoing.append(0, |out| packet.emit(out));
         if written < len {
             self.outgoing.drop_pending();
             return None;
@@ -138,15 +138,13 @@ where
                 let left = self.len.saturating_sub(self.sent);
                 rest = large_rest(publish, left, self.outgoing.capacity());
                 if rest.is_empty() && self.sent < self.len {
-                    let (written, len) =
-                        self.outgoing
-                            .append(self.sent, self.now, |out| match publish {
-                                Some((message, dup)) => message.packet(due.id, dup).emit(out),
-                                None if due.kind == Kind::Connect => {
-                                    connect(&self.config, &self.will, self.clean_session).emit(out)
-                                }
-                                None => emit(due, &self.session, out),
-                            });
+                    let (written, len) = self.outgoing.append(self.sent, |out| match publish {
+                        Some((message, dup)) => message.packet(due.id, dup).emit(out),
+                        None if due.kind == Kind::Connect => {
+                            connect(&self.config, &self.will, self.clean_session).emit(out)
+                        }
+                        None => emit(due, &self.session, out),
+                    });
                     self.sent += written;
                     self.len = len;
                 }

@@ -325,3 +325,34 @@ def many_publishers_do_not_hide_a_dead_link(t):
     """, broker=b, keepalive=4, reconn=False)
     link.strict = False
     t.between(int(mp.match("dead after ([0-9]+)", within=30)[1]), 4000, 14000, "ms until the link counts as dead")
+
+
+@scenario(threads=True, unix=True, tcp=True, idle=True)
+def messages_that_the_socket_does_not_take_count_as_nothing_sent(t):
+    # each publish gives up after 5 s, and the next one begins
+    b = t.broker(receive_buffer=4096)
+    mp = t.mp("""
+        c = client(keepalive=7)
+        c.set_callback(lambda topic, msg: None)
+        c.connect()
+        msg = "x" * 1018  # a packet of 1 KB: the socket takes all of it or nothing
+        while c.publish("t", msg):
+            pass
+        since = time.ticks_ms()
+        while c.get_mqttsta() == 0:
+            c.publish("t", msg)
+            c.check_msg()
+        say(time.ticks_diff(time.ticks_ms(), since))
+    """, b)
+    link = b.accept()
+    link.expect_connect(keepalive=7)
+    link.send(broker.connack())
+    link.strict = False
+    try:
+        for _ in range(80):
+            link.send(broker.publish("t", "m"))  # the other way is open
+            time.sleep(0.5)
+    except OSError:
+        pass
+    # keepalive, and as long for the answer; less what went by before a publish was refused
+    t.between(int(mp.match("([0-9]+)", within=50)[1]), 1000, 2 * 7000 + 5500, "ms until the link is found dead")
