@@ -626,7 +626,7 @@ where
         if let Some(due) = &self.sending.take() {
             self.session.half_sent(due);
         }
-        self.at_most_once = None;
+        self.published();
         self.acks.clear();
         self.ping_due = false;
         self.outgoing.drop_pending();

@@ -58,6 +58,13 @@ pub struct Bytes {
     len: size_t,
 }
 
+impl Default for Bytes {
+    fn default() -> Self {
+        let data = NonNull::dangling().as_ptr();
+        Bytes { data, len: 0 }
+    }
+}
+
 impl AsRef<[u8]> for Bytes {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: the C side keeps the data as it is while the engine holds on to it.
@@ -155,9 +162,9 @@ unsafe extern "C" {
     /// Lets a message go.
     fn umqtt_port_message_free(owner: *mut Object, message: *mut Node);
 
-    /// Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
-    /// NULL: there is no memory, and the old block is as it was.
-    fn umqtt_port_grow(list: *mut c_void, old_size: size_t, new_size: size_t) -> *mut c_void;
+    /// Moves the list at `list` to a larger block, zeroed beyond the old one; with an `old_size` of
+    /// 0, there is none yet. `false`: there is no memory, and all is as it was.
+    fn umqtt_port_grow(list: *mut *mut c_void, old_size: size_t, new_size: size_t) -> bool;
 }
 
 /// Calls a function of the port.

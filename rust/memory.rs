@@ -13,8 +13,9 @@ use crate::{
 
 /// The types in which a client keeps what is not of a fixed size.
 pub trait Memory {
-    /// A topic, a payload or another text that the script gave us, kept alive while we hold it.
-    type Bytes: AsRef<[u8]> + Clone;
+    /// A topic, a payload or another text that the script gave us, kept alive while we hold it. The
+    /// default is an empty one.
+    type Bytes: AsRef<[u8]> + Clone + Default;
     /// A block of bytes of a fixed size, to read ahead into.
     type ReceiveBuffer: AsRef<[u8]> + AsMut<[u8]>;
     /// A block of bytes of a fixed size, in which packets are put together.

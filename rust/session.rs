@@ -25,6 +25,14 @@ pub struct Message<B> {
     pub retain: bool,
 }
 
+impl<B: Default> Message<B> {
+    /// Forgets what it refers to. A collector would find that in a place which is only said to be
+    /// free.
+    pub fn let_go(&mut self) {
+        (self.topic, self.payload) = (B::default(), B::default());
+    }
+}
+
 impl<B: AsRef<[u8]>> Message<B> {
     /// The PUBLISH that carries it.
     pub fn packet(&self, id: Option<PacketId>, dup: bool) -> Publish<'_> {
@@ -95,6 +103,14 @@ pub struct Request<B> {
     message: Message<B>,
 }
 
+/// The place is free.
+fn free<B: Default>(entry: &mut Option<Request<B>>) {
+    if let Some(request) = entry {
+        request.message.let_go();
+    }
+    *entry = None;
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -151,6 +167,11 @@ impl<M: Memory> Session<M> {
         }
     }
 
+    /// Makes room for all messages that may be in flight. `false`: there is no memory.
+    pub fn prepare(&mut self) -> bool {
+        self.requests.reserve(IN_FLIGHT)
+    }
+
     /// What is asked of the broker.
     fn requests(&mut self) -> impl Iterator<Item = &mut Request<M::Bytes>> {
         self.requests.entries_mut().iter_mut().flatten()
@@ -205,7 +226,7 @@ impl<M: Memory> Session<M> {
                 Some(request) if request.ticket == ticket => match request.stage {
                     Stage::Granted => {}
                     Stage::Refused => {
-                        *entry = None;
+                        free(entry);
                         return Answer::Refused;
                     }
                     _ => return Answer::Pending,
@@ -278,7 +299,7 @@ impl<M: Memory> Session<M> {
             match (kind, request.kind, request.message.qos) {
                 (Kind::Puback, Kind::Publish, QoS::AtLeastOnce)
                 | (Kind::Pubcomp, Kind::Pubrel, _)
-                | (Kind::Unsuback, Kind::Unsubscribe, _) => *entry = None,
+                | (Kind::Unsuback, Kind::Unsubscribe, _) => free(entry),
                 (Kind::Pubrec, Kind::Publish | Kind::Pubrel, QoS::ExactlyOnce) => {
                     (request.kind, request.stage) = (Kind::Pubrel, Stage::Due);
                     self.due = true;
@@ -378,7 +399,7 @@ impl<M: Memory> Session<M> {
         }
         for entry in self.requests.entries_mut() {
             match entry {
-                Some(request) if request.kind == Kind::Unsubscribe => *entry = None,
+                Some(request) if request.kind == Kind::Unsubscribe => free(entry),
                 Some(request) if request.stage == Stage::Granted => request.stage = Stage::Due,
                 _ => {}
             }

@@ -496,8 +496,9 @@ umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner, umqtt_message_t *
 
 void umqtt_port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
     umqtt_core_t *core = owner;
-    message->topic = NULL;
-    message->payload = NULL;
+    // What is left would be found by the collector, but who walks the list may still need `next`.
+    message->topic = message->payload = NULL;
+    message->topic_data = message->payload_data = NULL;
     if (message == &core->message) {
         core->message_used = false;
     } else {
@@ -505,10 +506,13 @@ void umqtt_port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
     }
 }
 
-void *umqtt_port_grow(void *list, size_t old_size, size_t new_size) {
-    byte *new_list = m_renew_maybe(byte, list, old_size, new_size, true);
-    if (new_list != NULL) {
-        memset(new_list + old_size, 0, new_size - old_size);
+bool umqtt_port_grow(void **list, size_t old_size, size_t new_size) {
+    byte *new_list = m_renew_maybe(byte, old_size == 0 ? NULL : *list, old_size, new_size, true);
+    if (new_list == NULL) {
+        return false;
     }
-    return new_list;
+    memset(new_list + old_size, 0, new_size - old_size);
+    *list = new_list;
+    umqtt_settle(new_list);
+    return true;
 }

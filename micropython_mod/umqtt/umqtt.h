@@ -277,9 +277,9 @@ extern struct umqtt_message_t *umqtt_port_message_new(umqtt_object_t *owner,
 // Lets a message go.
 extern void umqtt_port_message_free(umqtt_object_t *owner, struct umqtt_message_t *message);
 
-// Moves a list to a larger block, zeroed beyond the old one; `list` NULL: a first block.
-// NULL: there is no memory, and the old block is as it was.
-extern void *umqtt_port_grow(void *list, size_t old_size, size_t new_size);
+// Moves the list at `list` to a larger block, zeroed beyond the old one; with an `old_size` of
+// 0, there is none yet. `false`: there is no memory, and all is as it was.
+extern bool umqtt_port_grow(void **list, size_t old_size, size_t new_size);
 
 // Bytes of memory that an engine takes.
 size_t umqtt_size(void);

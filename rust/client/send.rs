@@ -106,10 +106,19 @@ where
         let untouched = self.outgoing.is_untouched();
         if untouched {
             self.outgoing.drop_pending();
-            (self.sending, self.at_most_once) = (None, None);
+            self.sending = None;
+            self.published();
             self.signals.changed = true;
         }
         untouched
+    }
+
+    /// The QoS 0 message, if there is one, is not needed any more.
+    pub(super) fn published(&mut self) {
+        if let Some((message, _)) = &mut self.at_most_once {
+            message.let_go();
+            self.at_most_once = None;
+        }
     }
 
     /// Sends a PINGREQ as soon as possible.
@@ -152,7 +161,8 @@ where
                     && (self.at_most_once.is_none() || self.outgoing.is_empty())
                 {
                     self.session.sent(due);
-                    (self.sending, self.at_most_once) = (None, None);
+                    self.sending = None;
+                    self.published();
                     continue;
                 }
             }

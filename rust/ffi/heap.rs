@@ -54,21 +54,17 @@ impl<T> HeapList<T> {
     }
 }
 
-/// A block with some more room than this, and how much that is; the same for lists of anything.
-fn grown(
-    old: *mut c_void,
-    capacity: u16,
-    room: usize,
-    size: usize,
-) -> Option<(NonNull<c_void>, u16)> {
-    let old = if capacity == 0 { ptr::null_mut() } else { old };
-    let new = u16::try_from(room + room / 4).ok()?;
-    let data = port!(umqtt_port_grow(
-        old,
+/// Gives the list a block with some more room than this; how much that is. The same for lists of
+/// anything.
+fn grow(list: *mut *mut c_void, capacity: u16, room: usize, size: usize) -> Option<u16> {
+    let most = usize::from(u16::MAX);
+    let new = u16::try_from((room + room / 4).min(most).max(room)).ok()?;
+    port!(umqtt_port_grow(
+        list,
         usize::from(capacity) * size,
         usize::from(new) * size
-    ));
-    Some((NonNull::new(data)?, new))
+    ))
+    .then_some(new)
 }
 
 impl<T> List<T> for HeapList<T> {
@@ -84,9 +80,9 @@ impl<T> List<T> for HeapList<T> {
 
     fn reserve(&mut self, room: usize) -> bool {
         if room > usize::from(self.capacity) {
-            let old = self.data.as_ptr().cast();
-            match grown(old, self.capacity, room, mem::size_of::<T>()) {
-                Some((data, capacity)) => (self.data, self.capacity) = (data.cast(), capacity),
+            let list = (&raw mut self.data).cast();
+            match grow(list, self.capacity, room, mem::size_of::<T>()) {
+                Some(capacity) => self.capacity = capacity,
                 None => return false,
             }
         }

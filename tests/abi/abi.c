@@ -398,6 +398,10 @@ static void test_ping(void) {
 
 static void test_no_memory(void) {
     begin();
+    world.no_memory = true;
+    CHECK(is(umqtt_connect(CALL, false), UMQTT_WHAT_NO_MEMORY, 0));
+    CHECK(umqtt_status(CALL) == -1);
+    world.no_memory = false;
     connects();
     world.largest = 2;
     SENDS("\x32\x08\0\1t\0\5big\x30\5\0\1tok");
@@ -406,8 +410,21 @@ static void test_no_memory(void) {
     receives("t", "ok", 2);
     handled();
     world.no_memory = true;
-    CHECK(is(subscribe("a", 0), UMQTT_WHAT_NO_MEMORY, 0));
-    CHECK(is(umqtt_unsubscribe(CALL, text("a")), UMQTT_WHAT_NO_MEMORY, 0));
+    // Beside all the messages in flight there is room for a few subscriptions.
+    EXPECTS("\x82\6\0\1\0\1a\0");
+    SENDS("\x90\3\0\1\0");
+    CHECK(done(subscribe("a", 0), 1));
+    EXPECTS("\x82\6\0\2\0\1b\0");
+    SENDS("\x90\3\0\2\0");
+    CHECK(done(subscribe("b", 0), 1));
+    EXPECTS("\x82\6\0\3\0\1c\0");
+    SENDS("\x90\3\0\3\0");
+    CHECK(done(subscribe("c", 0), 1));
+    EXPECTS("\x82\6\0\4\0\1d\0");
+    SENDS("\x90\3\0\4\0");
+    CHECK(done(subscribe("d", 0), 1));
+    CHECK(is(subscribe("e", 0), UMQTT_WHAT_NO_MEMORY, 0));
+    CHECK(is(umqtt_unsubscribe(CALL, text("e")), UMQTT_WHAT_NO_MEMORY, 0));
     // There is no memory for the identifier of a QoS 2 message.
     SENDS("\x34\6\0\1t\0\6x");
     EXPECTS("\x50\2\0\6");

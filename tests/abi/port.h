@@ -275,16 +275,17 @@ void umqtt_port_message_free(umqtt_object_t *owner, umqtt_message_t *message) {
     free(message);
 }
 
-void *umqtt_port_grow(void *list, size_t old_size, size_t new_size) {
-    CHECK(world.lock != NULL && (list == NULL) == (old_size == 0) && new_size > old_size);
+bool umqtt_port_grow(void **list, size_t old_size, size_t new_size) {
+    CHECK(world.lock != NULL && new_size > old_size);
     if (world.no_memory) {
-        return NULL;
+        return false;
     }
     void *new_list = allocate(new_size);
-    if (list != NULL) {
-        memcpy(new_list, list, old_size);
+    if (old_size > 0) {
+        memcpy(new_list, *list, old_size);
         // Nobody may look at the old one.
-        memset(list, 0xEE, old_size);
+        memset(*list, 0xEE, old_size);
     }
-    return new_list;
+    *list = new_list;
+    return true;
 }

@@ -596,3 +596,25 @@ def an_unknown_pubrel_is_answered(t):
     link.send(broker.publish("end"))
     link.expect(broker.DISCONNECT)
     mp.finish()
+
+
+@scenario(unix=True, tcp=True)
+def more_unreleased_qos2_ids_than_half_of_all(t):
+    mp, link, _ = t.connected("""
+        called = 0
+        def cb(topic, msg):
+            global called
+            called += 1
+        c.set_callback(cb)
+        while called < COUNT:
+            c.wait_msg()
+        say("all")
+        c.disconnect()
+    """, heap="32M", keepalive=0, names={"COUNT": 33001})
+    for start in range(1, 33001, 200):
+        ids = range(start, start + 200)
+        link.send(*[broker.publish("t", b"x", qos=2, id=id) for id in ids])
+        link.expect(*[broker.pubrec(id) for id in ids])
+    link.send(broker.publish("t"))
+    mp.expect("all")
+    link.expect(broker.DISCONNECT)

@@ -128,6 +128,50 @@ def a_script_may_make_a_new_client_for_every_connection(t):
 
 
 @scenario
+def what_is_over_and_done_with_is_let_go(t):
+    # the collector finds what the engine only says it has forgotten
+    b = t.broker()
+    mp = t.mp("""
+        c = client()
+        c.connect()
+        def used():
+            collect()
+            return gc.mem_alloc()
+        def send(n, size, qos, wait):
+            for _ in range(n):
+                c.publish("t", bytes(size), qos=qos, wait=wait)
+        send(2, 10, 1, True)
+        before = used()
+        send(14, 3000, 1, False)
+        say("taken", used() - before > 14 * 3000)
+        send(1, 10, 1, True)
+        say("acknowledged", used() - before < 7000)
+        send(1, 12000, 0, True)
+        say("sent", used() - before < 7000)
+        c.wait_msg()
+        say("handled", used() - before < 7000)
+        c.disconnect()
+        say("disconnected", used() - before < 7000)
+    """, b, COLLECT)
+    link = b.welcome()
+    for _ in range(2):
+        link.send(broker.puback(link.expect_publish("t", bytes(10), qos=1)))
+    mp.expect("taken True")
+    ids = [link.expect_publish("t", bytes(3000), qos=1) for _ in range(14)]
+    ids.append(link.expect_publish("t", bytes(10), qos=1))
+    for packet_id in ids:
+        link.send(broker.puback(packet_id))
+    mp.expect("acknowledged True")
+    link.expect_publish("t", bytes(12000))
+    mp.expect("sent True")
+    link.send(broker.publish("t", bytes(12000)))
+    mp.expect("handled True")
+    link.expect(broker.DISCONNECT)
+    mp.expect("disconnected True")
+    mp.finish()
+
+
+@scenario
 def the_heap_does_not_grow(t):
     mp, link, _ = t.connected("""
         c.set_callback(lambda topic, msg: None)
