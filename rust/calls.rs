@@ -318,7 +318,8 @@ pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u
     let epoch = epoch.ok_or(Error::NoMemory)?;
     let result = dial(port, &mut Dialer::new(epoch)).and_then(|()| greet(port, epoch));
     port.with(|client, stack| match result {
-        Ok(_) if port.has_thread() => Ok(client.hire()),
+        // Another thread may have ended it since.
+        Ok(_) if port.has_thread() && client.epoch() == epoch => Ok(client.hire()),
         Ok(_) => Ok(None),
         Err(error) => {
             if client.epoch() == epoch {
@@ -702,6 +703,21 @@ pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P,
 /// The message that [`receive`] named has been handled: it is acknowledged and let go.
 pub fn handled<P: Port>(port: &P) {
     port.with(|client, stack| client.handled(stack));
+    report_owed(port);
+}
+
+/// The callback of the message that [`receive`] named has not begun: it is the next one again.
+pub fn put_back<P: Port>(port: &P) {
+    port.with(|client, _| client.put_back());
+}
+
+/// Without threads, a failure that a call met is told before it returns.
+fn report_owed<P: Port>(port: &P) {
+    if !port.has_thread()
+        && let Some(fault) = port.with(|client, _| client.take_owed())
+    {
+        port.report(fault);
+    }
 }
 
 /// Sends a PINGREQ; does nothing with a keepalive of 0, or while connecting.
@@ -709,7 +725,7 @@ pub fn handled<P: Port>(port: &P) {
 /// # Errors
 /// [`Error::NotConnected`].
 pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
-    port.with(|client, stack| {
+    let result = port.with(|client, stack| {
         if client.config.keepalive == 0 {
             return Ok(Reply::Done);
         }
@@ -724,7 +740,9 @@ pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
             true => Err(lost::<P>(client)),
             false => Ok(Reply::Done),
         }
-    })
+    });
+    report_owed(port);
+    result
 }
 
 /// Lets the socket go, without DISCONNECT. What is in flight stays, and so do the subscriptions.

@@ -586,6 +586,12 @@ pub extern "C" fn umqtt_handled(call: *mut Call) {
     calls::handled(Frame::of(call));
 }
 
+/// The callback of the message that `umqtt_receive` named has not begun: it is the next one again.
+#[unsafe(no_mangle)]
+pub extern "C" fn umqtt_put_back(call: *mut Call) {
+    calls::put_back(Frame::of(call));
+}
+
 /// Sends a PINGREQ. `detail` is 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_ping(call: *mut Call) -> Outcome {

@@ -121,7 +121,9 @@ static mp_obj_t run_thread(mp_obj_t core_in, mp_obj_t thread) {
     #endif
     umqtt_run(&frame.call, MP_OBJ_SMALL_INT_VALUE(thread));
     umqtt_port_lock(&frame.call);
-    bool last = --core->threads == 0 && core->dropped;
+    core->threads--;
+    __sync_synchronize();
+    bool last = core->threads == 0 && core->dropped;
     umqtt_port_unlock(&frame.call, false, false, false, NULL);
     if (last) {
         finish(core);
@@ -219,6 +221,10 @@ static __attribute__((noinline)) void report(umqtt_frame_t *frame, umqtt_outcome
         nlr_pop();
     } else {
         umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val), 0);
+        if (frame->internal) {
+            // SystemExit has no script to end here.
+            frame->exception = MP_OBJ_NULL;
+        }
     }
 }
 

@@ -481,14 +481,17 @@ static mp_obj_t mqttclient_unsubscribe(size_t n_args, const mp_obj_t *pos_args, 
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_unsubscribe_obj, 1, mqttclient_unsubscribe);
 
-// Calls back. What the callback raises is printed, unless it is meant to end the script.
-static void deliver(umqtt_frame_t *frame, const umqtt_message_t *message) {
+// Calls back. What the callback raises is printed, unless it is meant to end the script. `false`: Ctrl-C came before the
+// callback began.
+static bool deliver(umqtt_frame_t *frame, const umqtt_message_t *message) {
     umqtt_core_t *core = frame->core;
     core->running = umqtt_client(core)->callback;
     core->running_thread = umqtt_this_thread();
+    volatile bool begun = false;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         umqtt_allow_interrupt(frame);
+        begun = true;
         if (core->running != mp_const_none) {
             mp_call_function_2(core->running, MP_OBJ_FROM_PTR(message->topic), MP_OBJ_FROM_PTR(message->payload));
         }
@@ -499,6 +502,7 @@ static void deliver(umqtt_frame_t *frame, const umqtt_message_t *message) {
     }
     core->running_thread = NULL;
     core->running = MP_OBJ_NULL;
+    return !MICROPY_ASYNC_KBD_INTR || begun;
 }
 
 // check_msg(), which handles what there is, or wait_msg().
@@ -519,8 +523,12 @@ static mp_obj_t receive(mp_obj_t self_in, bool wait) {
     int32_t rest = wait ? 0 : umqtt_receive_buffer();
     bool delivered = false;
     do {
-        while ((outcome = umqtt_receive(&frame.call, wait, &length)).what == UMQTT_WHAT_SKIPPED) {
+        outcome = umqtt_receive(&frame.call, wait, &length);
+        rest -= SHORTEST_HEADER + length;
+        if (outcome.what == UMQTT_WHAT_SKIPPED) {
             umqtt_report(&frame, MP_OBJ_NULL, length);
+            outcome.what = UMQTT_WHAT_DONE;
+            continue;
         }
         if (delivered && outcome.what == UMQTT_WHAT_NOT_CONNECTED) {
             // Since this call began: by the callback, maybe.
@@ -530,11 +538,13 @@ static mp_obj_t receive(mp_obj_t self_in, bool wait) {
         if (outcome.what != UMQTT_WHAT_DONE || outcome.detail == 0) {
             break;
         }
+        if (!deliver(&frame, umqtt_first_message(&frame.call))) {
+            umqtt_put_back(&frame.call);
+            break;
+        }
         delivered = true;
-        deliver(&frame, umqtt_first_message(&frame.call));
         umqtt_handled(&frame.call);
-        rest -= SHORTEST_HEADER + length;
-    } while (rest > 0 && frame.exception == MP_OBJ_NULL);
+    } while ((wait ? !delivered : rest > 0) && frame.exception == MP_OBJ_NULL);
     return finish(&frame, outcome);
 }
 

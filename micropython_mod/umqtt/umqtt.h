@@ -335,6 +335,9 @@ struct umqtt_message_t *umqtt_first_message(struct umqtt_call_t *call);
 // The message that `umqtt_receive` named has been handled.
 void umqtt_handled(struct umqtt_call_t *call);
 
+// The callback of the message that `umqtt_receive` named has not begun: it is the next one again.
+void umqtt_put_back(struct umqtt_call_t *call);
+
 // Sends a PINGREQ. `detail` is 1.
 struct umqtt_outcome_t umqtt_ping(struct umqtt_call_t *call);
 

@@ -389,6 +389,12 @@ where
         Some(tag.size)
     }
 
+    /// The script's callback has not begun.
+    pub fn put_back(&mut self) {
+        self.delivering = false;
+        self.signals.changed = true;
+    }
+
     /// The script's callback has come back: the message is let go, and acknowledged.
     pub fn handled(&mut self, stack: &mut S) {
         self.delivering = false;

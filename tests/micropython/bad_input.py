@@ -315,3 +315,26 @@ def a_large_message_that_arrives_while_publish_waits_is_skipped_as_well(t):
     link.send(broker.publish("t", "behind"), broker.publish("end"))
     mp.expect("got b't' b'behind'")
     link.expect(broker.DISCONNECT)
+
+
+@scenario(network=True)
+def check_msg_ends_in_a_flood_of_them(t):
+    mp, link, _ = t.connected("""
+        c.set_callback(lambda topic, msg: None)
+        keep = []
+        try:
+            while True:
+                keep.append(bytearray(600))
+        except MemoryError:
+            keep[3] = keep[40] = None
+        hear()
+        c.check_msg()
+        keep = None
+        say("back")
+        c.close()
+    """, heap="120k", reconn=False)
+    flood = [broker.publish("t", b"y" * 3000)] * 20
+    link.send(*flood)
+    mp.tell()
+    skipped = mp.until("back")
+    t.between(len(skipped), 1, 2, "messages of 3 KB in one receive buffer of 4 KB")

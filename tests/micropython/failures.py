@@ -349,3 +349,68 @@ def who_waits_sees_a_failure_though_the_error_callback_connects_anew(t):
     second.send(broker.puback(1))
     mp.tell()
     second.expect(broker.DISCONNECT)
+
+
+@scenario(threads=True)
+def system_exit_in_the_error_callback_ends_nothing(t):
+    mp, link, b = t.connected("""
+        def on_error(text):
+            c.connect()
+            c.subscribe("x")
+            say("again")
+            raise SystemExit
+        c.error_register_cb(on_error)
+        hear()
+        say(c.get_mqttsta())
+        tell(c.publish, "t", "m", qos=1)
+        c.disconnect()
+    """, reconn=False)
+    link.fin()
+    link = b.welcome()
+    link.send(broker.suback(link.expect_subscribe("x")))
+    mp.expect("again")
+    time.sleep(0.2)  # for what it may do after the callback
+    mp.tell()
+    mp.expect("0")
+    link.send(broker.puback(link.expect_publish("t", "m", qos=1)))
+    mp.expect("True")
+    link.expect(broker.DISCONNECT)
+
+
+def failure_met_by(t, what):
+    """The call meets it, and so, without threads, it reports it: `connect` in the error callback finds nobody before it."""
+    mp, link, b = t.connected("""
+        told = []
+        def on_error(text):
+            c.connect()
+            told.append(c.get_mqttsta())
+        c.error_register_cb(on_error)
+        c.set_callback(lambda topic, msg: (say("callback"), hear()))
+        say("ready")
+        WHAT
+        if _thread:
+            while not told:
+                pause(5)
+        say(told)
+        c.disconnect()
+    """.replace("WHAT", what), helpers=HELPERS, reconn=False)
+    mp.expect("ready")
+    if "wait_msg" in what:
+        link.send(broker.publish("t", "m", qos=1, id=7))
+        mp.expect("callback")
+    link.rst()
+    time.sleep(0.1)  # until the reset has come
+    mp.tell()
+    link = b.welcome()
+    mp.expect("[0]")
+    link.expect(broker.DISCONNECT)
+
+
+@scenario
+def a_failure_that_ping_meets(t):
+    failure_met_by(t, "hear(); outcome(c.ping)")
+
+
+@scenario
+def a_failure_that_the_acknowledgement_after_a_callback_meets(t):
+    failure_met_by(t, "outcome(c.wait_msg)")

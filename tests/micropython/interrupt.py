@@ -5,6 +5,7 @@ import time
 
 import broker
 from harness import scenario
+from outage import library
 
 HELPERS = '''
 def interrupted(f, *args, **kw):
@@ -405,3 +406,61 @@ def as_connect_ends_it_leaves_the_client_its_thread(t):
             link.fin()
             mp.expect("lost")
     mp.tell("end")
+
+
+AS_READ = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/types.h>
+
+static ssize_t seen(const char *buffer, ssize_t n) {
+    if (n > 0 && memmem(buffer, n, "SIGINT", 6) != NULL) {
+        raise(SIGINT);
+    }
+    return n;
+}
+
+ssize_t read(int fd, void *buffer, size_t size) {
+    ssize_t (*next)(int, void *, size_t) = dlsym(RTLD_NEXT, "read");
+    return seen(buffer, next(fd, buffer, size));
+}
+
+ssize_t recv(int fd, void *buffer, size_t size, int flags) {
+    ssize_t (*next)(int, void *, size_t, int) = dlsym(RTLD_NEXT, "recv");
+    return seen(buffer, next(fd, buffer, size, flags));
+}
+"""
+
+
+@scenario(unix=True, tcp=True)
+def as_a_message_is_read_keeps_it(t):
+    # its callback has not begun, so it is not handled
+    for qos in 0, 1, 2:
+        b = t.broker()
+        mp = t.mp("""
+            c = client()
+            seen = []
+            c.set_callback(lambda topic, msg: seen.append(msg))
+            c.connect()
+            def receive():
+                while b"later" not in seen:
+                    c.wait_msg()
+            try:
+                receive()
+            except KeyboardInterrupt:
+                say("interrupted")
+            receive()
+            say(seen)
+            c.disconnect()
+        """, b, environment={"LD_PRELOAD": library("as_read", AS_READ)})
+        link = b.welcome()
+        mp.asleep()
+        link.send(broker.publish("t", "SIGINT", qos=qos, id=5))
+        mp.expect("interrupted")
+        if qos:
+            link.expect(broker.puback(5) if qos == 1 else broker.pubrec(5))
+        link.send(broker.publish("t", "later"))
+        mp.expect("[b'SIGINT', b'later']")
+        link.expect(broker.DISCONNECT)
