@@ -308,14 +308,9 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
 /// [`crate::service::run`].
 ///
 /// # Errors
-/// What failed, [`Error::NoMemory`] if there is no room for the messages in flight, or
-/// [`Error::NotConnected`] if another thread closed the client meanwhile.
+/// What failed, or [`Error::NotConnected`] if another thread closed the client meanwhile.
 pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u8>> {
-    let epoch = port.with(|client, stack| {
-        let room = client.session.prepare();
-        room.then(|| client.dial(stack, clean_session))
-    });
-    let epoch = epoch.ok_or(Error::NoMemory)?;
+    let epoch = port.with(|client, stack| client.dial(stack, clean_session));
     let result = dial(port, &mut Dialer::new(epoch)).and_then(|()| greet(port, epoch));
     port.with(|client, stack| match result {
         // Another thread may have ended it since.

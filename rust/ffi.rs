@@ -470,13 +470,14 @@ pub extern "C" fn umqtt_size() -> size_t {
 }
 
 /// Makes an engine in zeroed memory of `umqtt_size` bytes. `owner` comes back when messages are
-/// made. The texts of `settings` are checked already (`umqtt_check_text`).
+/// made. The texts of `settings` are checked already (`umqtt_check_text`). `false`: there is no
+/// memory for the list of messages in flight.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_init(
     engine: *mut Engine,
     owner: *mut Object,
     settings: *const Config<Bytes>,
-) {
+) -> bool {
     let block: *mut Block = engine.cast();
     let session = Session::new(HeapList::new(), HeapList::new());
     let inbox = Messages::new(owner);
@@ -487,6 +488,7 @@ pub extern "C" fn umqtt_init(
         let receive = Buffer((&raw mut (*block).receive_buffer).cast());
         let transmit = Buffer((&raw mut (*block).transmit_buffer).cast());
         (&raw mut (*block).client).write(Client::new(*settings, session, inbox, receive, transmit));
+        (*block).client.session.prepare()
     }
 }
 

@@ -167,7 +167,7 @@ impl<M: Memory> Session<M> {
         }
     }
 
-    /// Makes room for all messages that may be in flight. `false`: there is no memory.
+    /// Makes room for all messages that may be in flight, for good. `false`: there is no memory.
     pub fn prepare(&mut self) -> bool {
         self.requests.reserve(IN_FLIGHT)
     }
@@ -428,7 +428,7 @@ impl<M: Memory> Session<M> {
                 entry.id = None;
             }
         }
-        self.requests.clear();
+        self.requests.entries_mut().iter_mut().for_each(free);
     }
 
     /// A packet identifier that is not in use. [MQTT-2.3.1-2]

@@ -55,7 +55,11 @@ umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *set
     #if UMQTT_LINUX
     core->event = -1;
     #endif
-    umqtt_init(core->engine, core, settings);
+    for (int i = 0; !umqtt_init(core->engine, core, settings); i++) {
+        if (!umqtt_memory_may_come(i)) {
+            m_malloc_fail(size);
+        }
+    }
     return core;
 }
 

@@ -201,14 +201,14 @@ MP_NORETURN void umqtt_raise_mqtt(int code, const char *text) {
 
 MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome, bool connecting) {
     int error = outcome_errno(outcome);
-    if (outcome.what == UMQTT_WHAT_NO_MEMORY) {
-        mp_raise_type(&mp_type_MemoryError);
-    }
     if (connecting) {
         int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
             : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
             : -error;
         raise_with_text(&mp_type_MQTTException, code, umqtt_describe(outcome, frame->link, umqtt_settings(&frame->call)));
+    }
+    if (outcome.what == UMQTT_WHAT_NO_MEMORY) {
+        mp_raise_type(&mp_type_MemoryError);
     }
     if (outcome.what == UMQTT_WHAT_SUBSCRIPTION_REFUSED) {
         umqtt_raise_mqtt(128, "server refused the subscription");

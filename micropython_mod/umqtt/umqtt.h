@@ -285,8 +285,9 @@ extern bool umqtt_port_grow(void **list, size_t old_size, size_t new_size);
 size_t umqtt_size(void);
 
 // Makes an engine in zeroed memory of `umqtt_size` bytes. `owner` comes back when messages are
-// made. The texts of `settings` are checked already (`umqtt_check_text`).
-void umqtt_init(umqtt_engine_t *engine,
+// made. The texts of `settings` are checked already (`umqtt_check_text`). `false`: there is no
+// memory for the list of messages in flight.
+bool umqtt_init(umqtt_engine_t *engine,
                 umqtt_object_t *owner,
                 const struct umqtt_settings_t *settings);
 

@@ -360,11 +360,13 @@ def system_exit_in_the_error_callback_ends_nothing(t):
             say("again")
             raise SystemExit
         c.error_register_cb(on_error)
+        say("ready")
         hear()
         say(c.get_mqttsta())
         tell(c.publish, "t", "m", qos=1)
         c.disconnect()
     """, reconn=False)
+    mp.expect("ready")
     link.fin()
     link = b.welcome()
     link.send(broker.suback(link.expect_subscribe("x")))

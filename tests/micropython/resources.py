@@ -148,6 +148,7 @@ def what_is_over_and_done_with_is_let_go(t):
         say("acknowledged", used() - before < 7000)
         send(1, 12000, 0, True)
         say("sent", used() - before < 7000)
+        c.set_callback(None)
         c.wait_msg()
         say("handled", used() - before < 7000)
         c.disconnect()
