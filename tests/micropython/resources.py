@@ -2,7 +2,7 @@
 
 import broker
 from harness import scenario
-from outage import COLLECT
+from outage import COLLECT, threaded
 
 
 @scenario(unix=True)
@@ -166,7 +166,8 @@ def what_is_over_and_done_with_is_let_go(t):
     link.expect_publish("t", bytes(12000))
     mp.expect("sent True")
     link.send(broker.publish("t", bytes(12000)))
-    mp.expect("handled True")
+    # A thread's stack may still have a pointer to it, until the next message.
+    mp.match("handled (True|False)" if threaded(t) else "handled True")
     link.expect(broker.DISCONNECT)
     mp.expect("disconnected True")
     mp.finish()
