@@ -135,7 +135,8 @@ unsafe extern "C" {
     fn umqtt_port_send(call: *mut Call, socket: *mut Object, data: *const u8, len: size_t)
     -> isize;
 
-    /// Receives. How many bytes (0: the peer closed), or an error, negated.
+    /// Receives. How many bytes (0: the peer closed; more than `len`: none, but something has come that
+    /// can only be given when more has), or an error, negated.
     fn umqtt_port_receive(
         call: *mut Call,
         socket: *mut Object,

@@ -78,11 +78,16 @@ static bool not_now(int error) {
     return error == MP_EAGAIN || error == -MP_EAGAIN; // the latter on QuecPython
 }
 
+// The size of the record that comes in; 0: not known yet.
+static size_t record_size(const umqtt_link_t *link) {
+    return link->seen < UMQTT_TLS_HEADER ? 0 : UMQTT_TLS_HEADER + (link->record[3] << 8 | link->record[4]);
+}
+
 // Goes along with the records that come in: all of them begin with a type, a version and a length (RFC 8446, 5.1).
 static void follow(umqtt_link_t *link, const byte *data, size_t n) {
     while (n > 0) {
-        size_t size = UMQTT_TLS_HEADER + (link->record[3] << 8 | link->record[4]);
-        if (link->seen >= UMQTT_TLS_HEADER && link->seen == size) {
+        size_t size = record_size(link);
+        if (link->seen == size) {
             link->seen = 0;
         }
         size_t step = 1;
@@ -94,6 +99,7 @@ static void follow(umqtt_link_t *link, const byte *data, size_t n) {
         link->seen += step;
         data += step;
         n -= step;
+        link->partial = link->seen != record_size(link);
     }
 }
 
@@ -444,7 +450,7 @@ static bool is_empty(const umqtt_link_t *link) {
 }
 
 // Receives what can be without waiting: the number of bytes, or an error, negated. Fewer than asked for means that there are
-// no more at this moment; none: the peer closed the connection.
+// no more at this moment; none: the peer closed the connection; more: a part of a record has come, and no data.
 //
 // Reads record after record, for no wait for the socket tells of data that the TLS module has. Nor of an end, or a failure,
 // that it has met behind them, and maybe says only once: then the next wait is for what there is always.
@@ -463,6 +469,7 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     int error = 0;
     mp_uint_t n = 0;
     link->reads = 0;
+    link->partial = false;
     bool again = true;
     while (done < len && again) {
         link->fed = false;
@@ -487,7 +494,7 @@ static mp_int_t tls_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
     if (done > 0 || link->ended) {
         return done;
     }
-    return not_now(error) ? -MP_EAGAIN : -failed(link, error);
+    return !not_now(error) ? -failed(link, error) : link->partial ? (mp_int_t)len + 1 : -MP_EAGAIN;
 }
 #endif
 

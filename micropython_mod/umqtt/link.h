@@ -74,6 +74,8 @@ typedef struct _umqtt_link_t {
     // is not encrypted.
     uint32_t seen;
     uint8_t record[UMQTT_TLS_HEADER + 2];
+    // What has come in this call ends within a record.
+    bool partial;
     #endif
 } umqtt_link_t;
 

@@ -254,7 +254,8 @@ extern ptrdiff_t umqtt_port_send(struct umqtt_call_t *call,
                                  const uint8_t *data,
                                  size_t len);
 
-// Receives. How many bytes (0: the peer closed), or an error, negated.
+// Receives. How many bytes (0: the peer closed; more than `len`: none, but something has come that
+// can only be given when more has), or an error, negated.
 extern ptrdiff_t umqtt_port_receive(struct umqtt_call_t *call,
                                     umqtt_object_t *socket,
                                     uint8_t *data,

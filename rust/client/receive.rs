@@ -59,7 +59,8 @@ where
     }
 
     /// Reads what there is, into the buffer or `direct` into the message. The answer says whether
-    /// there may be more; `None`: there was nothing.
+    /// there may be more; `None`: there was nothing, or only a part of what the stack gives as a whole,
+    /// for which it answers with more bytes than it was asked for.
     pub(super) fn read(
         &mut self,
         stack: &mut S,
@@ -82,6 +83,11 @@ where
             Err(nb::Error::Other(error)) => return Err(Fault::Io(error)),
         };
         self.service.received = self.now;
+        if n > wanted {
+            // It may come slowly, with the answer to a PINGREQ behind it.
+            self.service.ping_answered();
+            return Ok(None);
+        }
         if direct {
             self.reading.done += n;
         } else {

@@ -34,6 +34,8 @@ pub enum Step {
     Send(Vec<u8>),
     /// The same, but what is expected next may come before it is all read.
     Flood(Vec<u8>),
+    /// The peer sends something of which the socket gives nothing yet.
+    Part,
     /// The peer neither takes nor sends anything for so many milliseconds.
     Pause(u64),
     /// The rest of a pause.
@@ -222,7 +224,7 @@ impl Net {
         self.dead
             || matches!(
                 self.front(),
-                Some(Step::Send(_) | Step::Flood(_) | Step::Fin | Step::Reset)
+                Some(Step::Send(_) | Step::Flood(_) | Step::Part | Step::Fin | Step::Reset)
             )
     }
 
@@ -327,6 +329,11 @@ impl TcpClientStack for Net {
         self.progress += n;
         match self.front() {
             _ if n > 0 => Ok(n),
+            Some(Step::Part) => {
+                self.script.pop_front();
+                self.progress += 1;
+                Ok(room.len() + 1)
+            }
             Some(Step::Fin) => Ok(0),
             Some(Step::Reset) => Err(nb::Error::Other(NetError::Reset)),
             _ => Err(nb::Error::WouldBlock),

@@ -62,6 +62,19 @@ fn keepalive() {
 }
 
 #[test]
+fn an_answer_behind_something_that_comes_in_slowly() {
+    both(|rig, thread| {
+        rig.script([Step::Pause(60_000), expect(PINGREQ)]);
+        for _ in 0..11 {
+            rig.script([Step::Pause(5_000), Step::Part]);
+        }
+        rig.script([Step::Pause(5_000), expect(PINGREQ)]);
+        rig.script([send(PINGRESP), send(PINGRESP)]);
+        work(rig, thread, 130_000);
+    });
+}
+
+#[test]
 fn no_answer_to_a_ping() {
     let (rig, thread) = hired(Setup::default());
     rig.script([

@@ -278,3 +278,37 @@ def ctrl_c_leaves_a_handshake_that_hangs(t):
         b.tls = tls.context()
         served(b)
         mp.expect("0")
+
+
+# --- after it
+
+@scenario(idle=True)
+def a_record_that_comes_in_slowly_is_no_silence(t):
+    # Nothing of it can be read before it is whole, nor the answers to pings behind it. When it stops half-way, the link is dead.
+    b = t.broker(tls=tls.context())
+    mp, link, _ = t.connected("""
+        c.wait_msg()
+        say(c.get_mqttsta())
+        tell(c.wait_msg)
+        say(c.get_mqttsta())
+    """, broker=b, keepalive=1, reconn=False, **tls.options())
+    sock = link.sock
+
+    def record(payload):
+        sock.tls.write(broker.publish("t", payload))
+        return sock.outgoing.read()
+
+    slow = record(bytes(16000))
+    for at in range(0, len(slow), 800):
+        sock.sock.sendall(slow[at:at + 800])
+        time.sleep(0.3)
+    link.expect(broker.PINGREQ)
+    mp.expect("got b't' 16000 bytes", "0")
+    link.send(broker.PINGRESP)
+    slow, before = record(bytes(16000)), time.monotonic()
+    sock.sock.sendall(slow[:800])
+    link.strict = False
+    while link._fill(10):
+        pass
+    t.between(time.monotonic() - before, 0.9, 4, "seconds until the link counts as dead")
+    mp.expect("OSError ETIMEDOUT", "-1")
