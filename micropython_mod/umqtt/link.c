@@ -681,6 +681,17 @@ static int connect_step(umqtt_frame_t *frame, umqtt_link_t *link) {
 int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
     int error = connect_step(frame, socket);
+    #if UMQTT_TLS
+    if (error != 0 && error != MP_EAGAIN) {
+        // For what the calls of other threads say of it. Nobody may want the attempt any more, and there be another connection.
+        umqtt_core_t *core = frame->core;
+        umqtt_port_lock(call);
+        if (core->link == NULL || core->link->closed) {
+            core->link = socket;
+        }
+        umqtt_port_unlock(call, false, false, false, NULL);
+    }
+    #endif
     #if !UMQTT_LINUX
     if (error == 0) {
         // CONNACK comes soon.
@@ -776,4 +787,7 @@ void umqtt_port_close(umqtt_call_t *call, umqtt_object_t *socket) {
     close_stream(frame, link->tls);
     #endif
     close_stream(frame, link->socket);
+    #if UMQTT_TLS
+    link->closed = true;
+    #endif
 }

@@ -76,6 +76,8 @@ typedef struct _umqtt_link_t {
     uint8_t record[UMQTT_TLS_HEADER + 2];
     // What has come in this call ends within a record.
     bool partial;
+    // umqtt_port_close() is through with it.
+    bool closed;
     #endif
 } umqtt_link_t;
 

@@ -162,8 +162,12 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
 static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, const umqtt_link_t *link) {
     bool tls = UMQTT_TLS && link != NULL && (link->tls != MP_OBJ_NULL || link->failure != MP_OBJ_NULL);
     if (tls && outcome.detail == MP_EPROTO && (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_IO)) {
-        mp_print_str(print, outcome.what == UMQTT_WHAT_DIAL ? "TLS handshake failed: " : "TLS failed: ");
-        print_tls_failure(print, link);
+        mp_print_str(print, outcome.what == UMQTT_WHAT_DIAL ? "TLS handshake failed" : "TLS failed");
+        // The error callback may be told when there is another connection already.
+        if (link->failure != MP_OBJ_NULL) {
+            mp_print_str(print, ": ");
+            print_tls_failure(print, link);
+        }
         return;
     }
     if (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_UNREACHABLE) {

@@ -109,6 +109,72 @@ def while_a_reconnection_hangs_in_the_handshake_all_else_answers(t):
         mp.finish()
 
 
+@scenario(threads=True)
+def every_call_says_what_the_handshake_failed_with(t):
+    # not only connect(), the first time and later
+    b = t.broker()
+    mp = t.mp("""
+        c = client(reconn=False, **OPTIONS)
+        def wait():
+            try:
+                c.wait_msg()
+            except OSError as e:
+                say(words(e), e.args[1] if len(e.args) > 1 else "")
+        for _ in range(2):
+            end = start(outcome, c.connect)
+            until_state(c, 1)
+            wait()
+            end()
+            c.connect()
+            wait()
+    """, b, HELPERS, OPTIONS=tls.options())
+    for _ in range(2):
+        b.tls = None
+        link = silent(t, b)
+        mp.asleep()  # in wait_msg
+        link.send(b"rubbish, that is no TLS" * 10)
+        mp.match("OSError EPROTO TLS handshake failed: (SSL - .*|that is no TLS: maybe .*)")
+        b.tls = tls.context()
+        link = b.welcome()
+        mp.asleep()
+        link.sock.sock.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))
+        mp.match("OSError EPROTO TLS failed: SSL - .*")
+        link.strict = False
+
+
+@scenario(threads=True)
+def the_error_callback_never_says_error_0(t):
+    # there may be another connection when it is called
+    b = t.broker(tls=tls.context())
+    mp = t.mp("""
+        import _thread
+        c = client(reconn=False, **OPTIONS)
+        busy, texts = _thread.allocate_lock(), []
+        def told(text):
+            texts.append(text)
+            with busy:
+                pass
+        c.error_register_cb(told)
+        busy.acquire()
+        for _ in range(2):
+            c.connect()
+            outcome(c.wait_msg)
+        c.connect()
+        busy.release()
+        while len(texts) < 2:
+            pause(10)
+        say(texts[1])
+        c.disconnect()
+    """, b, OPTIONS=tls.options())
+    for _ in range(2):
+        link = b.welcome()
+        link.sock.sock.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))
+        link.strict = False
+    link = b.welcome()
+    mp.expect("TLS failed")
+    link.expect(broker.DISCONNECT)
+
+
 # Warning alerts (RFC 5246, 7.2), of which a TLS module tells nobody. It reads the next record at once.
 ALERTS = bytes([21, 3, 3, 0, 2, 1, 90]) * 20000
 
