@@ -74,6 +74,9 @@ void umqtt_link_hurry(umqtt_link_t *link, int fd) {
 // The link as a stream
 
 #if UMQTT_TLS
+// What records begin with (RFC 8446, B.1).
+enum { ALERT = 21, HANDSHAKE = 22, APPLICATION_DATA = 23 };
+
 static bool not_now(int error) {
     return error == MP_EAGAIN || error == -MP_EAGAIN; // the latter on QuecPython
 }
@@ -88,6 +91,7 @@ static void follow(umqtt_link_t *link, const byte *data, size_t n) {
     while (n > 0) {
         size_t size = record_size(link);
         if (link->seen == size) {
+            link->agreed = link->agreed || link->record[0] == HANDSHAKE;
             link->seen = 0;
         }
         size_t step = 1;
@@ -217,7 +221,6 @@ static void link_failed(umqtt_link_t *link, mp_obj_t failure) {
 
 #if UMQTT_TLS
 int umqtt_link_alert(const umqtt_link_t *link) {
-    enum { ALERT = 21 };
     if (link->record[0] != ALERT || link->seen <= UMQTT_TLS_HEADER) {
         return -1;
     }
@@ -444,7 +447,7 @@ static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
 // Was there nothing in the last record? There may be such (RFC 5246, 6.2.1), and TLS modules report them like the end of the
 // stream, of which an alert tells: in TLS 1.3 it looks like data, of a size that is known.
 static bool is_empty(const umqtt_link_t *link) {
-    enum { APPLICATION_DATA = 23, ALERT_SIZE = 2 + 1 + 16, SHORT_ALERT_SIZE = 2 + 1 + 8 };
+    enum { ALERT_SIZE = 2 + 1 + 16, SHORT_ALERT_SIZE = 2 + 1 + 8 };
     size_t size = link->seen - UMQTT_TLS_HEADER;
     return link->record[0] == APPLICATION_DATA && !link->ended && size != ALERT_SIZE && size != SHORT_ALERT_SIZE;
 }

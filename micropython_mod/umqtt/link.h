@@ -76,6 +76,8 @@ typedef struct _umqtt_link_t {
     uint8_t record[UMQTT_TLS_HEADER + 2];
     // What has come in this call ends within a record.
     bool partial;
+    // A record of a handshake came before this one: the server has agreed on how to go on.
+    bool agreed;
     // umqtt_port_close() is through with it.
     bool closed;
     #endif

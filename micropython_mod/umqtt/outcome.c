@@ -119,7 +119,7 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
         { "invalid SSL record", "that is no TLS: maybe the server does not speak it at this port" },
     };
     // RFC 8446, 6.
-    enum { CLOSE_NOTIFY = 0, DECRYPT_ERROR = 51, PROTOCOL_VERSION = 70, UNRECOGNIZED_NAME = 112 };
+    enum { CLOSE_NOTIFY = 0, HANDSHAKE_FAILURE = 40, DECRYPT_ERROR = 51, PROTOCOL_VERSION = 70, UNRECOGNIZED_NAME = 112 };
     mp_int_t number = 0;
     const char *text = "";
     if (mp_obj_is_small_int(failure)) {
@@ -147,6 +147,7 @@ static void print_tls_failure(const mp_print_t *print, const umqtt_link_t *link)
     if (number == REFUSED || (number > 0 && alert > CLOSE_NOTIFY)) {
         mp_print_str(print, alert == PROTOCOL_VERSION ? "server wants another version of TLS"
             : alert == UNRECOGNIZED_NAME ? "server does not know this host name"
+            : alert == HANDSHAKE_FAILURE && !link->agreed ? "server and client have no cipher in common"
             : alert == DECRYPT_ERROR ? "server refused the client's signature: maybe the key is not that of the certificate"
             : "server refused the connection: maybe it wants a client certificate, or another one");
     } else if (link->ended || number == MP_ECONNRESET || number == MP_EPIPE) {

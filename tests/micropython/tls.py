@@ -415,11 +415,16 @@ def why_a_server_refuses(t):
         attempt(HOST, PORT)
         attempt(HOST, PORT, ssl_params={"cert": CERT, "key": KEY})
         attempt(HOST, PORT, ssl_params={"cert": CERT, "key": OTHER})
+        attempt(HOST, PORT, ssl_params={"cert": CERT, "key": KEY})
     """, b, TRY, CERT=tls.text("client"), KEY=tls.key("client"), OTHER=tls.key("impostor"))
     newest, ours, theirs = tls.context(), tls.context(verify="ca"), tls.context(verify="other")
     newest.minimum_version = ssl.TLSVersion.TLSv1_3
+    strange = tls.context()
+    strange.maximum_version = ssl.TLSVersion.TLSv1_2
+    strange.set_ciphers("ECDHE-ECDSA-ARIA128-GCM-SHA256")
     for context, text in ((newest, "server wants another version of TLS"), (theirs, REFUSED),
-                          (ours, "server refused the client's signature: maybe the key is not that of the certificate")):
+                          (ours, "server refused the client's signature: maybe the key is not that of the certificate"),
+                          (strange, "server and client have no cipher in common")):
         turned_away(t, b, context)
         mp.expect(failed(text))
 
