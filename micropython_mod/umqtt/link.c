@@ -323,11 +323,11 @@ void umqtt_tls_load(umqtt_tls_t *tls, mp_obj_t ca) {
     mp_store_attr(context, MP_QSTR_verify_mode, verify_mode);
     if (ca != mp_const_none) {
         load(context, MP_QSTR_load_verify_locations, 1, ca, MP_OBJ_NULL,
-            "ssl_params: ca: no certificate in PEM or DER");
+            "ssl_params: ca: no certificate in PEM or DER that this firmware's TLS can read");
     }
     if (tls->cert != mp_const_none) {
         load(context, MP_QSTR_load_cert_chain, 2, tls->cert, tls->key,
-            "ssl_params: cert, key: no certificate with its key in PEM or DER");
+            "ssl_params: cert, key: no certificate with its key in PEM or DER that this firmware's TLS can read");
     }
     tls->context = context;
     tls->cert = tls->key = mp_const_none;

@@ -174,6 +174,9 @@ static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, cons
     if (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_UNREACHABLE) {
         mp_print_str(print, tls ? "TLS handshake" : "TCP connection");
     }
+    if (outcome.what == UMQTT_WHAT_IO && (outcome.detail == MP_ECONNRESET || outcome.detail == MP_EPIPE)) {
+        outcome.what = UMQTT_WHAT_CLOSED;
+    }
     const char *text = text_of(failures, outcome.what);
     mp_printf(print, text[0] != 0 ? text : text_of(failures, UMQTT_WHAT_IO), (int)outcome.detail);
     if (outcome.what == UMQTT_WHAT_MALFORMED) {
