@@ -149,7 +149,7 @@ size: tools ## what the module costs on every board (or on BOARD), and whether t
 
 # What board.mk says, and where the build is, for programs.
 facts:
-	@$(foreach name,OUT PROG RUNS ELF BUDGET,echo '$(name)=$(strip $($(name)))';)
+	@$(foreach name,OUT PROG RUNS ELF BUDGET MPY_DIR MACHINE,echo '$(name)=$(strip $($(name)))';)
 
 clean: ## remove build/
 	rm -rf build

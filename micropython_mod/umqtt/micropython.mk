@@ -8,7 +8,8 @@
 #   UMQTT_TARGET      Rust's name for the machine, such as thumbv7m-none-eabi; the one that this runs on, if not set.
 #                     tools/cargo-for finds a toolchain for it
 #   UMQTT_OPT_LEVEL   Rust's opt-level, such as z for small flash; the C sources are then compiled as the port's own are.
-#                     If not set, both are compiled for speed: opt-level 3, and -O2
+#                     If not set, both are compiled for speed: opt-level 3, and -O2. Beside umqtt.o, C is compiled as the
+#                     port's own in any case
 #   UMQTT_RX_BUFFER, UMQTT_TX_BUFFER, UMQTT_IN_FLIGHT, UMQTT_KEPT   a client's sizes: see build.rs
 #   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case; if not
 #                     set, what the port's makefiles say of MICROPY_PY_THREAD
@@ -34,7 +35,7 @@ UMQTT_DEFINES := $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS)) \
   $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
 CFLAGS_USERMOD += $(UMQTT_DEFINES)
 C_FLAGS_USERMOD += $(UMQTT_DEFINES)
-UMQTT_C_OPT := $(if $(UMQTT_OPT_LEVEL)$(DEBUG),,-O2)
+UMQTT_C_OPT := $(if $(UMQTT_OPT_LEVEL)$(DEBUG)$(wildcard $(UMQTT_MOD_DIR)/umqtt.o),,-O2)
 $(BUILD)/umqtt/%.o: CFLAGS += $(UMQTT_C_OPT)
 # MicroPython's makefiles do not notice that flags have changed.
 UMQTT_FLAGS := $(strip $(UMQTT_DEFINES) $(UMQTT_C_OPT) $(CFLAGS_EXTRA))
