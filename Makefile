@@ -26,7 +26,7 @@ include $(BOARD_DIR)/board.mk
 SETTINGS := $(filter UMQTT_%,$(.VARIABLES))
 $(foreach name,$(SETTINGS),$(eval port: export $(name) := $$($(name))))
 quote = '$(subst ','\'',$(1))'
-TOLD := $(if $(MODULES_FILE),$(shell printf %s $(call quote,$(foreach name,$(sort $(SETTINGS)),$(name)=$($(name)))) | cksum))
+TOLD = $(if $(MODULES_FILE),$(shell printf %s $(call quote,$(foreach name,CARGO $(sort $(SETTINGS)),$(name)=$($(name)))) | cksum))
 
 # BARE=1: the board's MicroPython without the module, to compare with.
 OUT      := $(CURDIR)/build/$(BOARD)$(if $(BARE),-bare)$(if $(NEXT),-next)

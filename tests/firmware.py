@@ -121,6 +121,23 @@ def check_package(fact):
     shutil.rmtree(again)
 
 
+def check_cmake(fact):
+    """CMake's build calls the cargo that it is told, and takes an empty setting for one that was not said."""
+    again = fact["OUT"] + "-again"
+    shutil.rmtree(again, ignore_errors=True)
+    os.makedirs(again)
+    done = subprocess.run(
+        ["make", "-s", "--no-print-directory", "-C", ROOT, f"BOARD={fact['BOARD']}", "CARGO=/nowhere/cargo", "UMQTT_THREADS=",
+         f"OUT={again}", "port"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    expect(done.returncode and "cargo-for: Rust is missing" in done.stdout, done.stdout)
+    with open(f"{again}/CMakeFiles/firmware.dir/flags.make") as file:
+        defined = re.findall(r"-DUMQTT_\w+(?:=\S*)?", file.read())
+    expect(any("UMQTT_THREAD_STACK=" in one for one in defined), "no settings at all")
+    expect(not any("UMQTT_THREADS" in one for one in defined), f"C is told {defined}")
+    shutil.rmtree(again)
+
+
 def checks(fact):
     yield check_symbols
     yield check_panic_free
@@ -129,6 +146,9 @@ def checks(fact):
         yield check_attributes
     if fact["PROG"] == "package":
         yield check_package
+    # Not where a port's own SDK is at hand.
+    if os.path.exists(fact["OUT"] + "/cmake.log"):
+        yield check_cmake
 
 
 def main():

@@ -1,10 +1,10 @@
 # The module umqtt for MicroPython's ports that are built with CMake (rp2, esp32):
 # USER_C_MODULES=<this file> is all they need. micropython.mk says what may be set; here the environment is looked at, and
-# CMake's own variables (-DUMQTT_TARGET=...) first.
+# CMake's own variables (-DUMQTT_TARGET=...) first. What is empty is not said.
 
-foreach(name UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS
-        UMQTT_THREAD_STACK UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
-    if(NOT DEFINED ${name} AND DEFINED ENV{${name}})
+foreach(name CARGO UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT
+        UMQTT_THREADS UMQTT_THREAD_STACK UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
+    if(NOT DEFINED ${name} AND NOT "$ENV{${name}}" STREQUAL "")
         set(${name} "$ENV{${name}}" CACHE STRING "See micropython.mk")
     endif()
 endforeach()
@@ -22,7 +22,7 @@ endif()
 
 set(UMQTT_ENVIRONMENT)
 foreach(name UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT UMQTT_THREADS)
-    if(DEFINED ${name})
+    if(NOT "${${name}}" STREQUAL "")
         list(APPEND UMQTT_ENVIRONMENT ${name}=${${name}})
     endif()
 endforeach()
@@ -64,7 +64,7 @@ target_sources(usermod_umqtt INTERFACE
 if(UMQTT_THREAD_STACK)
     target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREAD_STACK=${UMQTT_THREAD_STACK})
 endif()
-if(DEFINED UMQTT_THREADS)
+if(NOT "${UMQTT_THREADS}" STREQUAL "")
     target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREADS=${UMQTT_THREADS})
 endif()
 target_link_libraries(usermod_umqtt INTERFACE umqtt_engine)
