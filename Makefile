@@ -81,7 +81,7 @@ NEEDED = $(sort gcc libc6-dev python3 $(NEEDS) \
 
 # $(call start-over,DIRECTORY,ORIGIN): MicroPython's makefiles do not notice that another source tree or other
 # options came in, or that a name (QSTR) is gone which frozen code takes for granted, so a directory that was not built
-# from ORIGIN is emptied.
+# from ORIGIN is emptied. Boards include what others have, so all of their makefiles count.
 start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 	{ rm -rf $(1); mkdir -p $(1); echo "$(2)" >$(1)/.origin; }
 
@@ -89,7 +89,8 @@ start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 .PHONY: firmware port demo repl test size facts clean help mpy-cross tools
 
 firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
-	@$(call start-over,$(OUT),$(MPY_DIR) $(TOLD) $(shell (cat $(BOARD_DIR)/*.mk micropython_mod/umqtt/*.mk; \
+	@$(call start-over,$(OUT),$(MPY_DIR) $(TOLD) $(shell (\
+	  grep -hv '^#\|^BUDGET' boards/*/*.mk boards/*/Makefile micropython_mod/umqtt/*.mk; \
 	  grep -ho 'MP_QSTR_[A-Za-z_]*' micropython_mod/umqtt/*.[ch] | sort -u) | cksum))
 	+@$(MAKE) --no-print-directory port
 ifdef QEMU
