@@ -3,8 +3,9 @@
 # Everything that is fetched or built goes under build/. A board is a folder of boards/ (see boards/unix/board.mk);
 # nothing else names it.
 
-ifneq ($(word 2,$(CURDIR)),)
-$(error This folder's path has a space in it, which make does not bear: $(CURDIR))
+# What make, the shell or a compiler's option takes for its own: MicroPython's makefiles don't quote paths.
+ifneq ($(shell pwd -P | LC_ALL=C tr -d '[:alnum:]\200-\377/._+@~^\n-' | wc -c),0)
+$(error This folder's path has a space or a sign in it that make does not bear: $(CURDIR))
 endif
 BOARDS := $(sort $(patsubst boards/%/board.mk,%,$(wildcard boards/*/board.mk)))
 TESTED := $(or $(BOARD),$(BOARDS))
@@ -12,7 +13,7 @@ TESTED := $(or $(BOARD),$(BOARDS))
 TESTED_NEXT := $(if $(BOARD)$(MPY_DIR)$(MPY_VERSION),,\
 	$(patsubst boards/%/board.mk,%,$(shell grep -l '^TEST_NEXT' boards/*/board.mk)))
 BOARD  ?= unix
-ifeq ($(filter $(BOARD),$(BOARDS)),)
+ifneq ($(words $(BOARD)) $(filter $(BOARD),$(BOARDS)),1 $(BOARD))
 $(error There is no board '$(BOARD)'. The boards are: $(BOARDS))
 endif
 BOARD_DIR := $(CURDIR)/boards/$(BOARD)
