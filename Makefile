@@ -126,6 +126,8 @@ endif
 tools:
 	@tools/need $(NEEDED)
 	@$(CARGO) --version >/dev/null || { echo "Rust is missing: install it with rustup, which gives cargo" >&2; exit 1; }
+	@$(if $(filter test,$(MAKECMDGOALS)),for part in fmt clippy; do $(CARGO) $$part --version >/dev/null 2>&1 || \
+	  { echo "cargo $$part is missing; with rustup it is: rustup component add rustfmt clippy" >&2; exit 1; }; done)
 
 ifneq ($(filter demo repl,$(MAKECMDGOALS)),)
 $(if $(RUNS),,$(error What is built for $(BOARD) does not run here))
