@@ -28,6 +28,8 @@
 
 #ifdef __linux__
 // The prebuilt core library for a host refers to it; nothing unwinds.
+void rust_eh_personality(void);
+
 __attribute__((weak)) void rust_eh_personality(void) {
 }
 #endif
@@ -37,6 +39,11 @@ __attribute__((weak)) void rust_eh_personality(void) {
 // A firmware whose C library lacks them gets these; they go where nothing calls them.
 #define WEAK __attribute__((weak))
 #define ALIAS(name) __attribute__((weak, alias(#name)))
+
+void __aeabi_memcpy(void *to, const void *from, size_t n);
+void __aeabi_memmove(void *to, const void *from, size_t n);
+void __aeabi_memset(void *to, size_t n, int value);
+void __aeabi_memclr(void *to, size_t n);
 
 WEAK void __aeabi_memcpy(void *to, const void *from, size_t n) {
     memcpy(to, from, n);
