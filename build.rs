@@ -21,28 +21,33 @@ fn refuse(why: String) -> ! {
     std::process::exit(1)
 }
 
+/// What the environment says, or nothing. A makefile keeps the space in front of a comment.
+fn said(variable: &str) -> String {
+    println!("cargo:rerun-if-env-changed={variable}");
+    env::var(variable).unwrap_or_default().trim().to_string()
+}
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let mut code = String::new();
     for (name, default, min, max) in SIZES {
         let variable = format!("UMQTT_{name}");
-        println!("cargo:rerun-if-env-changed={variable}");
-        let said = env::var(&variable).ok().filter(|text| !text.is_empty());
-        let size = said.map_or(default, |text| {
-            text.parse()
-                .unwrap_or_else(|_| refuse(format!("{variable}={text} is not a number")))
-        });
+        let size = match said(&variable).as_str() {
+            "" => default,
+            text => text
+                .parse()
+                .unwrap_or_else(|_| refuse(format!("{variable}={text} is not a number"))),
+        };
         if !(min..=max).contains(&size) {
             refuse(format!("{variable}={size} is not within {min}..={max}"));
         }
         writeln!(code, "pub const {name}: usize = {size};").unwrap();
     }
-    println!("cargo:rerun-if-env-changed=UMQTT_THREADS");
-    let threads = match env::var("UMQTT_THREADS").as_deref() {
-        Err(_) | Ok("") => "None",
-        Ok("0") => "Some(false)",
-        Ok("1") => "Some(true)",
-        Ok(other) => refuse(format!("UMQTT_THREADS={other} is neither 0 nor 1")),
+    let threads = match said("UMQTT_THREADS").as_str() {
+        "" => "None",
+        "0" => "Some(false)",
+        "1" => "Some(true)",
+        other => refuse(format!("UMQTT_THREADS={other} is neither 0 nor 1")),
     };
     // Does the port have threads? Known here, half a kilobyte of the other case is left out.
     writeln!(code, "pub const THREADS: Option<bool> = {threads};").unwrap();

@@ -5,7 +5,9 @@
 foreach(name CARGO UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT
         UMQTT_THREADS UMQTT_THREAD_STACK UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
     if(NOT DEFINED ${name} AND NOT "$ENV{${name}}" STREQUAL "")
-        set(${name} "$ENV{${name}}" CACHE STRING "See micropython.mk")
+        # A makefile keeps the space in front of a comment.
+        string(STRIP "$ENV{${name}}" UMQTT_SAID)
+        set(${name} "${UMQTT_SAID}" CACHE STRING "See micropython.mk")
     endif()
 endforeach()
 if(CMAKE_CROSSCOMPILING AND NOT UMQTT_TARGET)

@@ -18,6 +18,8 @@
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
 #   CARGO             cargo, if it is neither on the PATH nor where rustup puts it
 
+# A makefile keeps the space in front of a comment.
+$(foreach name,UMQTT_TARGET UMQTT_OPT_LEVEL,$(eval override $(name) := $(strip $($(name)))))
 UMQTT_MOD_DIR := $(USERMOD_DIR)
 UMQTT_ROOT    := $(realpath $(UMQTT_MOD_DIR)/../..)
 UMQTT_BUILD   := $(abspath $(BUILD))/umqtt-engine
