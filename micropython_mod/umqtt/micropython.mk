@@ -72,10 +72,9 @@ $(BUILD)/umqtt-engine/engine.o: $(UMQTT_LIB) FORCE
 	$(Q)$(UMQTT_ROOT)/tools/engine-object $(AR) $(OBJCOPY) $< $@
 
 PY_O += $(UMQTT_OBJ)
-# MicroPython before 1.20 sets PY_O anew after this; a program's link takes what the program depends on.
-ifneq ($(PROG),)
-$(BUILD)/$(PROG): $(UMQTT_OBJ)
-endif
+# MicroPython before 1.20 sets PY_O anew after this; a program's link takes what the program depends on. The unix port calls
+# it PROG; those for microcontrollers (stm32, mimxrt, nrf, samd) have a firmware.elf.
+$(addprefix $(BUILD)/,$(sort $(PROG) firmware.elf)): $(UMQTT_OBJ)
 # QuecPython's build of 2026 makes an archive of OBJ, and links nothing.
 ifneq ($(QUEC_SRC_MOD),)
 OBJ += $(patsubst $(USER_C_MODULES)/%.c,$(BUILD)/%.o,$(SRC_USERMOD)) $(UMQTT_OBJ)
