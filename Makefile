@@ -82,17 +82,19 @@ NEEDED = $(sort gcc libc6-dev python3 $(NEEDS) \
 
 # $(call start-over,DIRECTORY,ORIGIN): MicroPython's makefiles do not notice that another source tree or other
 # options came in, or that a name (QSTR) is gone which frozen code takes for granted, so a directory that was not built
-# from ORIGIN is emptied. Boards include what others have, so all of their makefiles count.
+# from ORIGIN is emptied.
 start-over = mkdir -p $(1); [ "$$(cat $(1)/.origin 2>/dev/null)" = "$(2)" ] || \
 	{ rm -rf $(1); mkdir -p $(1); echo "$(2)" >$(1)/.origin; }
+# Boards include what others have, so all of their makefiles count.
+hash := \#
+ORIGIN = $(MPY_DIR) $(TOLD) $(shell (grep -hv '^$(hash)\|^BUDGET' boards/*/*.mk boards/*/Makefile micropython_mod/umqtt/*.mk; \
+	grep -ho 'MP_QSTR_[A-Za-z_]*' micropython_mod/umqtt/*.[ch] | sort -u) | cksum)
 
 .DEFAULT_GOAL := firmware
 .PHONY: firmware port demo repl test size facts clean help mpy-cross tools
 
 firmware: mpy-cross | $(FETCH_LWIP) ## build build/BOARD/ (the default)
-	@$(call start-over,$(OUT),$(MPY_DIR) $(TOLD) $(shell (\
-	  grep -hv '^#\|^BUDGET' boards/*/*.mk boards/*/Makefile micropython_mod/umqtt/*.mk; \
-	  grep -ho 'MP_QSTR_[A-Za-z_]*' micropython_mod/umqtt/*.[ch] | sort -u) | cksum))
+	@$(call start-over,$(OUT),$(ORIGIN))
 	+@$(MAKE) --no-print-directory port
 ifdef QEMU
 	@printf '#!/bin/sh\n# Runs the firmware, with its console on the standard input and output.\nexec %s "$$@"\n' \
@@ -153,7 +155,7 @@ size: tools ## what the module costs on every board (or on BOARD), and whether t
 
 # What board.mk says, and where the build is, for programs.
 facts:
-	@$(foreach name,OUT PROG RUNS ELF BUDGET MPY_DIR MACHINE,echo '$(name)=$(strip $($(name)))';)
+	@$(foreach name,OUT PROG RUNS ELF BUDGET MPY_DIR MACHINE ORIGIN,echo '$(name)=$(strip $($(name)))';)
 
 clean: ## remove build/
 	rm -rf build

@@ -32,6 +32,7 @@ def steps(arguments):
     for features in ([], ["--features", "abi-check"]):
         yield [CARGO, "clippy", "--quiet", "--all-targets", *features, "--", "-D", "warnings"], False
     yield [CARGO, "test", "--quiet", "--no-fail-fast", "--features", "abi-check"], True
+    yield [sys.executable, "tests/makefile.py"], True
     yield [sys.executable, "tests/firmware.py", *boards], True
     # An emulated board takes the processor's time, so none runs beside others.
     emulated = [binary for binary in binaries if binary.endswith(".elf")]
