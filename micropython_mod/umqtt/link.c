@@ -426,6 +426,7 @@ static mp_int_t tls_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
         }
         mp_int_t done = n - link->counted;
         link->held = link->counted = 0;
+        link->data = NULL; // else the collector would find the payload here
         link->write_wants = MP_STREAM_POLL_WR;
         return done;
     }
