@@ -405,7 +405,10 @@ def failure_met_by(t, what):
     mp.tell()
     link = b.welcome()
     mp.expect("[0]")
-    link.expect(broker.DISCONNECT)
+    sent = link.packet()
+    if sent == broker.PINGREQ:  # the internal thread was quicker, so `ping` met the new connection
+        sent = link.packet()
+    t.equal(sent, broker.DISCONNECT, "the end")
 
 
 @scenario
