@@ -91,9 +91,10 @@ impl Service {
         self.ping_answered();
     }
 
-    /// The connection has held until now: for as long as the last delay, it starts the delays anew.
+    /// The connection has held until now: for as long as the first delay, it starts the delays anew.
+    /// Where links are short, a device that waited longer and longer would miss most of them.
     pub fn link_held(&mut self, now: Time) {
-        if now.since(self.up_since) >= self.backoff {
+        if now.since(self.up_since) >= *BACKOFF.start() {
             self.backoff = 0;
         }
     }

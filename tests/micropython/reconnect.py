@@ -161,7 +161,7 @@ def a_closed_port_is_tried_later_and_later(t):
 @scenario(idle=True)
 def a_link_that_held_starts_the_delays_anew(t):
     mp, link, b = connected(t, REST)
-    for hold, (low, high) in (0, STEPS[0]), (0, STEPS[1]), (2.7, STEPS[0]), (1.4, STEPS[0]), (0, STEPS[1]):
+    for hold, (low, high) in (0, STEPS[0]), (0, STEPS[1]), (1.4, STEPS[0]), (0, STEPS[1]), (1.4, STEPS[0]):
         link.idle(hold * 1000)
         link.fin()
         since = time.monotonic()
