@@ -317,7 +317,7 @@ def a_large_message_that_arrives_while_publish_waits_is_skipped_as_well(t):
     link.expect(broker.DISCONNECT)
 
 
-@scenario(network=True)
+@scenario(unix=True)
 def check_msg_ends_in_a_flood_of_them(t):
     mp, link, _ = t.connected("""
         c.set_callback(lambda topic, msg: None)
