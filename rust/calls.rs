@@ -697,8 +697,7 @@ pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P,
 
 /// The message that [`receive`] named has been handled: it is acknowledged and let go.
 pub fn handled<P: Port>(port: &P) {
-    port.with(|client, stack| client.handled(stack));
-    report_owed(port);
+    last_step(port, |client, stack| client.handled(stack));
 }
 
 /// The callback of the message that [`receive`] named has not begun: it is the next one again.
@@ -706,13 +705,21 @@ pub fn put_back<P: Port>(port: &P) {
     port.with(|client, _| client.put_back());
 }
 
-/// Without threads, a failure that a call met is told before it returns.
-fn report_owed<P: Port>(port: &P) {
-    if !port.has_thread()
-        && let Some(fault) = port.with(|client, _| client.take_owed())
-    {
+/// The step of a call that does not wait. Without threads, a failure that it meets is told before
+/// the call returns.
+fn last_step<P: Port, T>(port: &P, work: impl FnOnce(&mut ClientOf<P>, &mut P::Stack) -> T) -> T {
+    let (result, owed) = port.with(|client, stack| {
+        let result = work(client, stack);
+        let owed = match port.has_thread() {
+            true => None,
+            false => client.take_owed(),
+        };
+        (result, owed)
+    });
+    if let Some(fault) = owed {
         port.report(fault);
     }
+    result
 }
 
 /// Sends a PINGREQ; does nothing with a keepalive of 0, or while connecting.
@@ -720,7 +727,7 @@ fn report_owed<P: Port>(port: &P) {
 /// # Errors
 /// [`Error::NotConnected`].
 pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
-    let result = port.with(|client, stack| {
+    last_step(port, |client, stack| {
         if client.config.keepalive == 0 {
             return Ok(Reply::Done);
         }
@@ -735,9 +742,7 @@ pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
             true => Err(lost::<P>(client)),
             false => Ok(Reply::Done),
         }
-    });
-    report_owed(port);
-    result
+    })
 }
 
 /// Lets the socket go, without DISCONNECT. What is in flight stays, and so do the subscriptions.

@@ -45,6 +45,12 @@ umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *set
     memset(core, 0, size);
     core->base.type = &mp_type_object;
     core->not_client = ~(uintptr_t)client;
+    // Before there is anything to be given back.
+    for (int i = 0; !umqtt_init(core->engine, core, settings); i++) {
+        if (!umqtt_memory_may_come(i)) {
+            m_malloc_fail(size);
+        }
+    }
     #if MICROPY_PY_THREAD
     mp_thread_mutex_init(&core->lock);
     mp_thread_mutex_init(&core->queue_lock);
@@ -55,11 +61,6 @@ umqtt_core_t *umqtt_core_new(umqtt_client_t *client, const umqtt_settings_t *set
     #if UMQTT_LINUX
     core->event = -1;
     #endif
-    for (int i = 0; !umqtt_init(core->engine, core, settings); i++) {
-        if (!umqtt_memory_may_come(i)) {
-            m_malloc_fail(size);
-        }
-    }
     return core;
 }
 
