@@ -393,14 +393,19 @@ def a_server_that_breaks_the_handshake_off(t):
     mp.expect("done")
 
 
+def attempts(t, b):
+    """Twenty to connect, one after the other, that tell what they came to."""
+    return t.mp("""
+        for _ in range(20):
+            attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME})
+    """, b, TRY, NAME=NAME, CA=tls.text("ca"))
+
+
 @scenario
 def a_server_that_says_all_it_has_to_say_and_closes(t):
     # what the client then writes fails at the second or third piece
     b = t.broker()
-    mp = t.mp("""
-        for _ in range(20):
-            attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME})
-    """, b, TRY, NAME=NAME, CA=tls.text("ca"))
+    mp = attempts(t, b)
     for _ in range(20):
         link = silent(t, b)
         link.send(flight(link))
@@ -412,10 +417,7 @@ def a_server_that_says_all_it_has_to_say_and_closes(t):
 def a_server_that_closes_right_after_the_handshake(t):
     # at once, while the client may still be in it; and when CONNECT has come
     b = t.broker()
-    mp = t.mp("""
-        for _ in range(20):
-            attempt(HOST, PORT, ssl_params={"ca": CA, "server_hostname": NAME})
-    """, b, TRY, NAME=NAME, CA=tls.text("ca"))
+    mp = attempts(t, b)
     for n in range(20):
         link = b.accept()
         link.strict = False
