@@ -14,43 +14,25 @@
 MP_DEFINE_EXCEPTION(MQTTException, ValueError);
 
 // Texts by number, one behind the other: a table of pointers would take four bytes more for each. The first are what an
-// outcome is in words, with `detail` for a number; empty: that of UMQTT_WHAT_IO.
-static const char failures[] =
+// outcome is in words, with `detail` for a number; empty: nobody asks for it in words.
+static const char texts[] =
     "name not resolved\0" // UMQTT_WHAT_DNS
     " failed (errno %d)\0" // UMQTT_WHAT_DIAL
     "connection failed (errno %d)\0" // UMQTT_WHAT_IO
     "server closed the connection\0" // UMQTT_WHAT_CLOSED
     " timed out\0" // UMQTT_WHAT_UNREACHABLE
-    "CONNACK did not come in time\0" // UMQTT_WHAT_SILENT
-    "server stopped reading in the middle of a packet\0" // UMQTT_WHAT_STALLED
-    "server did not answer PINGREQ in time\0" // UMQTT_WHAT_NO_PINGRESP
+    "no CONNACK in time\0" // UMQTT_WHAT_SILENT
+    "server stopped reading within a packet\0" // UMQTT_WHAT_STALLED
+    "no PINGRESP in time\0" // UMQTT_WHAT_NO_PINGRESP
     "server sent a malformed packet: \0" // UMQTT_WHAT_MALFORMED
-    "server sent a packet that does not belong here: type %d\0" // UMQTT_WHAT_UNEXPECTED
+    "server sent an unexpected packet: type %d\0" // UMQTT_WHAT_UNEXPECTED
     "connection refused: \0" // UMQTT_WHAT_REFUSED
     "\0" // UMQTT_WHAT_INTERRUPTED
     "closed while connecting\0" // UMQTT_WHAT_NOT_CONNECTED
     "\0" // UMQTT_WHAT_TIMED_OUT
-    "\0" // UMQTT_WHAT_SUBSCRIPTION_REFUSED
-    ""; // UMQTT_WHAT_NO_MEMORY
-
-// The errno that tells it best; 0: `detail` is the errno.
-static const uint8_t errors[] = {
-    [UMQTT_WHAT_CLOSED] = MP_ECONNRESET,
-    [UMQTT_WHAT_UNREACHABLE] = MP_ETIMEDOUT,
-    [UMQTT_WHAT_SILENT] = MP_ETIMEDOUT,
-    [UMQTT_WHAT_STALLED] = MP_ETIMEDOUT,
-    [UMQTT_WHAT_NO_PINGRESP] = MP_ETIMEDOUT,
-    [UMQTT_WHAT_MALFORMED] = MP_EPROTO,
-    [UMQTT_WHAT_UNEXPECTED] = MP_EPROTO,
-    [UMQTT_WHAT_REFUSED] = MP_ECONNRESET,
-    [UMQTT_WHAT_NOT_CONNECTED] = MP_ENOTCONN,
-    [UMQTT_WHAT_TIMED_OUT] = MP_ETIMEDOUT,
-    [UMQTT_WHAT_NO_MEMORY] = MP_ENOMEM,
-};
-
-// For UMQTT_WHAT_MALFORMED, from 1 on; empty: no server's packet is wrong in this way.
-static const char malformed[] =
-    "\0"
+    "server refused the subscription\0" // UMQTT_WHAT_SUBSCRIPTION_REFUSED
+    "\0" // UMQTT_WHAT_NO_MEMORY
+    // For UMQTT_WHAT_MALFORMED; empty: no server's packet is wrong in this way.
     "wrong remaining length\0" // UMQTT_MALFORMED_REMAINING_LENGTH
     "reserved packet type\0" // UMQTT_MALFORMED_KIND
     "wrong flags\0" // UMQTT_MALFORMED_FLAGS
@@ -63,29 +45,41 @@ static const char malformed[] =
     "wrong session present\0" // UMQTT_MALFORMED_SESSION_PRESENT
     "empty topic, or one with a wildcard\0" // UMQTT_MALFORMED_TOPIC
     "text that is not UTF-8\0" // UMQTT_MALFORMED_UTF8
-    ""; // UMQTT_MALFORMED_TOO_LONG
-
-// For UMQTT_WHAT_REFUSED: table 3.1, from 1 on.
-static const char refused[] =
-    "\0"
+    "\0" // UMQTT_MALFORMED_TOO_LONG
+    // For UMQTT_WHAT_REFUSED: table 3.1.
     "unacceptable protocol version\0"
     "client identifier rejected\0"
     "server unavailable\0"
     "bad user name or password\0"
     "not authorized";
 
+// What comes before the text with number 1 of the latter two.
+enum { MALFORMED = UMQTT_WHAT_NO_MEMORY, REFUSED = MALFORMED + UMQTT_MALFORMED_TOO_LONG };
+
 // The text with this number, counted from 0.
-static const char *text_of(const char *texts, int number) {
+static const char *text_of(int number) {
+    const char *text = texts;
     while (number-- > 0) {
-        texts += strlen(texts) + 1;
+        text += strlen(text) + 1;
     }
-    return texts;
+    return text;
 }
 
-static int outcome_errno(umqtt_outcome_t outcome) {
-    int error = errors[outcome.what];
-    return error != 0 ? error : outcome.detail;
-}
+// The number that tells it best: an errno, or the return code of SUBACK; 0: `detail` is the errno.
+static const uint8_t errors[] = {
+    [UMQTT_WHAT_CLOSED] = MP_ECONNRESET,
+    [UMQTT_WHAT_UNREACHABLE] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_SILENT] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_STALLED] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_NO_PINGRESP] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_MALFORMED] = MP_EPROTO,
+    [UMQTT_WHAT_UNEXPECTED] = MP_EPROTO,
+    [UMQTT_WHAT_REFUSED] = MP_ECONNRESET,
+    [UMQTT_WHAT_NOT_CONNECTED] = MP_ENOTCONN,
+    [UMQTT_WHAT_TIMED_OUT] = MP_ETIMEDOUT,
+    [UMQTT_WHAT_SUBSCRIPTION_REFUSED] = 128,
+    [UMQTT_WHAT_NO_MEMORY] = MP_ENOMEM,
+};
 
 #if UMQTT_TLS
 // Lines, some empty, as one.
@@ -171,18 +165,15 @@ static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, cons
         }
         return;
     }
-    if (outcome.what == UMQTT_WHAT_DIAL || outcome.what == UMQTT_WHAT_UNREACHABLE) {
+    int number = outcome.what;
+    if (number == UMQTT_WHAT_DIAL || number == UMQTT_WHAT_UNREACHABLE) {
         mp_print_str(print, tls ? "TLS handshake" : "TCP connection");
+    } else if (number == UMQTT_WHAT_IO && (outcome.detail == MP_ECONNRESET || outcome.detail == MP_EPIPE)) {
+        number = UMQTT_WHAT_CLOSED;
     }
-    if (outcome.what == UMQTT_WHAT_IO && (outcome.detail == MP_ECONNRESET || outcome.detail == MP_EPIPE)) {
-        outcome.what = UMQTT_WHAT_CLOSED;
-    }
-    const char *text = text_of(failures, outcome.what);
-    mp_printf(print, text[0] != 0 ? text : text_of(failures, UMQTT_WHAT_IO), (int)outcome.detail);
-    if (outcome.what == UMQTT_WHAT_MALFORMED) {
-        mp_print_str(print, text_of(malformed, outcome.detail));
-    } else if (outcome.what == UMQTT_WHAT_REFUSED) {
-        mp_print_str(print, text_of(refused, outcome.detail));
+    mp_printf(print, text_of(number), (int)outcome.detail);
+    if (number == UMQTT_WHAT_MALFORMED || number == UMQTT_WHAT_REFUSED) {
+        mp_print_str(print, text_of((number == UMQTT_WHAT_MALFORMED ? MALFORMED : REFUSED) + outcome.detail));
     }
 }
 
@@ -198,32 +189,33 @@ mp_obj_t umqtt_describe(umqtt_outcome_t outcome, const umqtt_link_t *link, const
     return mp_obj_new_str(text.buf, text.len);
 }
 
-static MP_NORETURN void raise_with_text(const mp_obj_type_t *type, int code, mp_obj_t text) {
-    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), text };
-    nlr_raise(mp_obj_new_exception_args(type, MP_ARRAY_SIZE(args), args));
-}
-
 MP_NORETURN void umqtt_raise_mqtt(int code, const char *text) {
-    raise_with_text(&mp_type_MQTTException, code, mp_obj_new_str(text, strlen(text)));
+    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), mp_obj_new_str(text, strlen(text)) };
+    nlr_raise(mp_obj_new_exception_args(&mp_type_MQTTException, MP_ARRAY_SIZE(args), args));
 }
 
 MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome, bool connecting) {
-    int error = outcome_errno(outcome);
+    const mp_obj_type_t *type = &mp_type_OSError;
+    const umqtt_link_t *link = frame->core->link;
+    const umqtt_settings_t *server = NULL;
+    int code = errors[outcome.what] != 0 ? errors[outcome.what] : outcome.detail;
+    size_t n = 2;
     if (connecting) {
-        int code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
+        type = &mp_type_MQTTException;
+        link = frame->link;
+        server = umqtt_settings(&frame->call);
+        code = outcome.what == UMQTT_WHAT_REFUSED ? outcome.detail
             : outcome.what == UMQTT_WHAT_NOT_CONNECTED ? -MP_ECONNABORTED
-            : -error;
-        raise_with_text(&mp_type_MQTTException, code, umqtt_describe(outcome, frame->link, umqtt_settings(&frame->call)));
+            : -code;
+    } else if (outcome.what == UMQTT_WHAT_SUBSCRIPTION_REFUSED) {
+        type = &mp_type_MQTTException;
+    } else if (outcome.what == UMQTT_WHAT_NO_MEMORY) {
+        type = &mp_type_MemoryError;
+        n = 0;
+    } else if (code != MP_EPROTO) {
+        // Of the others, the number alone says enough.
+        n = 1;
     }
-    if (outcome.what == UMQTT_WHAT_NO_MEMORY) {
-        mp_raise_type(&mp_type_MemoryError);
-    }
-    if (outcome.what == UMQTT_WHAT_SUBSCRIPTION_REFUSED) {
-        umqtt_raise_mqtt(128, "server refused the subscription");
-    }
-    if (error == MP_EPROTO) {
-        // The number alone would not say much.
-        raise_with_text(&mp_type_OSError, error, umqtt_describe(outcome, frame->core->link, NULL));
-    }
-    mp_raise_OSError(error);
+    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), n < 2 ? MP_OBJ_NULL : umqtt_describe(outcome, link, server) };
+    nlr_raise(mp_obj_new_exception_args(type, n, args));
 }
