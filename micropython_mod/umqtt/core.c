@@ -95,16 +95,18 @@ static void finish(umqtt_core_t *core) {
 // Called by the collector, maybe while an internal thread, the only other one to know the core,
 // has the lock: that thread does the rest.
 void umqtt_core_drop(umqtt_core_t *core) {
+    #if MICROPY_PY_THREAD
     core->dropped = true;
     __sync_synchronize();
-    if (core->threads == 0) {
-        finish(core);
+    if (core->threads > 0) {
+        #if UMQTT_LINUX
+        uint64_t one = 1;
+        (void)!write(core->event, &one, sizeof(one));
+        #endif
         return;
     }
-    #if UMQTT_LINUX
-    uint64_t one = 1;
-    (void)!write(core->event, &one, sizeof(one));
     #endif
+    finish(core);
 }
 
 #if defined(UMQTT_THREADS) && UMQTT_THREADS != MICROPY_PY_THREAD
@@ -207,16 +209,18 @@ static __attribute__((noinline)) void clear_stack(void) {
         stack[i] = 0;
     }
 }
-#endif
 
-static __attribute__((noinline)) void report(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
+// Its frame has to be gone by then.
+__attribute__((noinline))
+#endif
+static void report(umqtt_frame_t *frame, umqtt_outcome_t outcome) {
     umqtt_core_t *core = frame->core;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         umqtt_client_t *client = umqtt_client(core);
         // From here on the collector sees it; unless it has taken it.
         umqtt_settle(client);
-        mp_obj_t callback = core->dropped ? mp_const_none : client->error_callback;
+        mp_obj_t callback = umqtt_is_dropped(core) ? mp_const_none : client->error_callback;
         if (callback != mp_const_none) {
             mp_obj_t message = umqtt_describe(outcome, core->link, NULL);
             umqtt_allow_interrupt(frame);

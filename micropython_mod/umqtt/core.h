@@ -45,6 +45,14 @@ typedef struct _umqtt_client_t {
 // umqtt_settle().
 typedef struct _umqtt_core_t {
     mp_obj_base_t base;
+    // `message` is not free. It and other small ones come first: for a low offset, instructions are short.
+    bool message_used;
+    #if MICROPY_PY_THREAD
+    // Internal threads that have not ended; and the Python object is gone.
+    uint8_t threads;
+    volatile bool dropped;
+    #endif
+    uint8_t finished;
     // The Python object, in a form that the collector does not take for a pointer: a callback may well refer to its client.
     uintptr_t not_client;
     umqtt_tls_t tls;
@@ -61,7 +69,6 @@ typedef struct _umqtt_core_t {
     mp_obj_t last_topic;
     // The first message waits here, further ones in blocks of their own.
     umqtt_message_t message;
-    bool message_used;
     #if MICROPY_PY_THREAD
     mp_thread_mutex_t lock;
     mp_thread_mutex_t queue_lock;
@@ -84,10 +91,6 @@ typedef struct _umqtt_core_t {
     uint16_t to_wake;
     uint16_t wakeups;
     #endif
-    // Internal threads that have not ended; and the Python object is gone.
-    uint8_t threads;
-    volatile bool dropped;
-    uint8_t finished;
     // Followed by umqtt_size() bytes.
     uint64_t engine[];
 } umqtt_core_t;
@@ -95,6 +98,16 @@ typedef struct _umqtt_core_t {
 // The Python object, as long as it is not dropped.
 static inline umqtt_client_t *umqtt_client(const umqtt_core_t *core) {
     return (umqtt_client_t *)~core->not_client;
+}
+
+// Is the Python object gone? Who calls without a thread has it.
+static inline bool umqtt_is_dropped(const umqtt_core_t *core) {
+    #if MICROPY_PY_THREAD
+    return core->dropped;
+    #else
+    (void)core;
+    return false;
+    #endif
 }
 
 // `tls` is not filled in.

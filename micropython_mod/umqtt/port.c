@@ -309,19 +309,32 @@ static void end_wait(umqtt_frame_t *frame) {
 }
 #endif
 
-// Keeps what umqtt_port_wait() needs of a socket. Once the lock is gone, another thread may close the
-// socket, and the collector take the object.
+// Keeps what umqtt_port_wait() needs of a link.
 static void set_waiting_for(umqtt_frame_t *frame, umqtt_link_t *link) {
     #if UMQTT_LINUX
+    // Once the lock is gone, another thread may close the socket, and the collector take the object.
     frame->fd = link == NULL ? -1 : umqtt_link_fd(link);
     if (link != NULL && !frame->internal) {
         umqtt_link_hurry(link, frame->fd);
     }
-    #else
-    frame->waiting_for = link == NULL ? MP_OBJ_NULL : link->socket;
-    #endif
     frame->read_wants = link == NULL ? 0 : link->read_wants;
     frame->write_wants = link == NULL ? 0 : link->write_wants;
+    #else
+    frame->waiting_for = link;
+    #endif
+}
+
+// The socket's events that are waited for.
+static int events_of(const umqtt_frame_t *frame, bool readable, bool writable) {
+    #if UMQTT_LINUX
+    const umqtt_frame_t *from = frame;
+    #else
+    const umqtt_link_t *from = frame->waiting_for;
+    if (from == NULL) {
+        return 0;
+    }
+    #endif
+    return (readable ? from->read_wants : 0) | (writable ? from->write_wants : 0);
 }
 
 uint32_t umqtt_port_lock(umqtt_call_t *call) {
@@ -405,10 +418,10 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
     uint32_t longest = MICROPY_PY_THREAD && frame->internal && !frame->connecting ? UMQTT_IDLE_TICK_MS : TICK_MS;
     uint32_t tick = MIN(frame->tick, longest);
     // An answer comes soon, or late.
-    frame->tick = MIN(2 * tick, longest);
+    frame->tick = 2 * tick;
     // A negative timeout, for ever, is longer than any.
     tick = MIN(tick, (uint32_t)timeout);
-    if (tick > 0 && (events == 0 || umqtt_stream_ioctl(frame->waiting_for, MP_STREAM_POLL, events) == 0)) {
+    if (tick > 0 && (events == 0 || umqtt_stream_ioctl(frame->waiting_for->socket, MP_STREAM_POLL, events) == 0)) {
         #if MICROPY_PY_THREAD
         mp_hal_delay_ms(tick);
         #else
@@ -419,26 +432,29 @@ static void wait_for_events(umqtt_frame_t *frame, int events, int timeout) {
 }
 #endif
 
+static bool is_broken_off(const umqtt_frame_t *frame) {
+    return frame->exception != MP_OBJ_NULL || umqtt_is_dropped(frame->core);
+}
+
 bool umqtt_port_wait(umqtt_call_t *call, umqtt_object_t *socket, bool readable, bool writable, int32_t timeout) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
-    nlr_buf_t nlr;
-    if (frame->exception != MP_OBJ_NULL || frame->core->dropped) {
-        return true;
-    }
-    if (nlr_push(&nlr) == 0) {
-        if (socket != NULL) {
-            set_waiting_for(frame, socket);
+    if (!is_broken_off(frame)) {
+        nlr_buf_t nlr;
+        if (nlr_push(&nlr) == 0) {
+            if (socket != NULL) {
+                set_waiting_for(frame, socket);
+            }
+            #if !UMQTT_LINUX && MICROPY_PY_THREAD
+            frame->connecting = socket != NULL;
+            #endif
+            wait_for_events(frame, events_of(frame, readable, writable), timeout);
+            mp_handle_pending(true);
+            nlr_pop();
+        } else {
+            umqtt_caught(frame, nlr.ret_val);
         }
-        #if !UMQTT_LINUX
-        frame->connecting = socket != NULL;
-        #endif
-        wait_for_events(frame, (readable ? frame->read_wants : 0) | (writable ? frame->write_wants : 0), timeout);
-        mp_handle_pending(true);
-        nlr_pop();
-    } else {
-        umqtt_caught(frame, nlr.ret_val);
     }
-    return frame->exception != MP_OBJ_NULL || (MICROPY_PY_THREAD && frame->core->dropped);
+    return is_broken_off(frame);
 }
 
 /******************************************************************************/

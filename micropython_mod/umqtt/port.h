@@ -21,17 +21,18 @@ typedef struct _umqtt_frame_t {
     // Entry of getaddrinfo, and the connection that was made for it.
     mp_obj_t address;
     umqtt_link_t *link;
-    // What the next wait is about: a socket, and its events that are meant by readable and writable.
+    // What the next wait is about.
     #if UMQTT_LINUX
+    // A socket, and its events that are meant by readable and writable.
     int fd;
+    uint8_t read_wants;
+    uint8_t write_wants;
     #else
-    mp_obj_t waiting_for;
+    umqtt_link_t *waiting_for;
     bool connecting;
     // Milliseconds to sleep before the next look at it.
     uint16_t tick;
     #endif
-    uint8_t read_wants;
-    uint8_t write_wants;
     // It is an internal thread.
     bool internal;
     #if UMQTT_LINUX
