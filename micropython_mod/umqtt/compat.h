@@ -15,6 +15,13 @@
 #include "py/mpthread.h"
 #include "py/runtime.h"
 
+// For a function with several callers, which a compiler that saves space has once, though it may think that it is short.
+#ifdef __OPTIMIZE_SIZE__
+#define UMQTT_SHARED __attribute__((noinline))
+#else
+#define UMQTT_SHARED inline __attribute__((always_inline))
+#endif
+
 #ifdef MICROPY_VERSION
 #define UMQTT_BEFORE(minor) (MICROPY_VERSION < (1 << 16 | (minor) << 8))
 #else

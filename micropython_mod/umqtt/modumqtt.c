@@ -43,22 +43,21 @@ static MP_NORETURN void raise_value(qstr name, const char *problem) {
     mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: %s"), name, problem);
 }
 
-static inline bool is_text(mp_obj_t object) {
-    return mp_obj_is_str_or_bytes(object);
-}
-
-// What is in a str or bytes object. The engine may hold on to it: it begins a block of the heap, which the collector finds
-// without the object, or lies outside of the heap.
-static umqtt_bytes_t bytes_of(mp_obj_t object) {
+// What is in a str or bytes object; `false`: it is none. The engine may hold on to it: it begins a block of the heap, which
+// the collector finds without the object, or lies outside of the heap.
+static inline bool get_text(mp_obj_t object, umqtt_bytes_t *text) {
+    if (!mp_obj_is_str(object) && !mp_obj_is_type(object, &mp_type_bytes)) {
+        return false;
+    }
     GET_STR_DATA_LEN(object, data, len);
-    return (umqtt_bytes_t) { data, len };
+    *text = (umqtt_bytes_t) { data, len };
+    return true;
 }
 
-static umqtt_bytes_t bytes_arg(mp_obj_t arg, qstr name) {
-    if (!is_text(arg)) {
+static inline void bytes_arg(umqtt_bytes_t *bytes, mp_obj_t arg, qstr name) {
+    if (!get_text(arg, bytes)) {
         raise_type(name, "str or bytes");
     }
-    return bytes_of(arg);
 }
 
 // What the engine asks of a text.
@@ -67,20 +66,21 @@ typedef struct _rule_t {
     const char *problem;
 } rule_t;
 
-static const rule_t utf8 = { umqtt_check_text, "not UTF-8, or a NUL in it" };
-static const rule_t topic_name = { umqtt_check_topic, "empty, not UTF-8, or with a wildcard or a NUL" };
-static const rule_t topic_filter = { umqtt_check_filter, "empty, not UTF-8, or with a misplaced wildcard or a NUL" };
+// Each text is the end of the one before.
+static const char problems[] = "misplaced wildcard, empty, not UTF-8, or a NUL in it";
+static const rule_t topic_filter = { umqtt_check_filter, problems };
+static const rule_t topic_name = { umqtt_check_topic, problems + sizeof("misplaced ") - 1 };
+static const rule_t utf8 = { umqtt_check_text, problems + sizeof("misplaced wildcard, empty, ") - 1 };
 
 // `rule` NULL: any bytes.
-static umqtt_bytes_t text_arg(mp_obj_t arg, qstr name, const rule_t *rule) {
-    umqtt_bytes_t text = bytes_arg(arg, name);
-    if (text.len > MAX_TEXT) {
+static void text_arg(umqtt_bytes_t *text, mp_obj_t arg, qstr name, const rule_t *rule) {
+    bytes_arg(text, arg, name);
+    if (text->len > MAX_TEXT) {
         raise_value(name, "longer than 65535 bytes");
     }
-    if (rule != NULL && !rule->check(text)) {
+    if (rule != NULL && !rule->check(*text)) {
         raise_value(name, rule->problem);
     }
-    return text;
 }
 
 // None and empty both mean absent.
@@ -88,33 +88,35 @@ static mp_obj_t none_to_empty(mp_obj_t arg) {
     return arg == mp_const_none ? MP_OBJ_NEW_QSTR(MP_QSTR_) : arg;
 }
 
-// A copy, so that the script may change the original.
-static umqtt_bytes_t copy_bytes(const void *data, size_t len) {
-    return bytes_of(mp_obj_new_bytes(data, len));
-}
+// A payload. `fixed`: the script cannot change it.
+typedef struct _msg_t {
+    umqtt_bytes_t bytes;
+    bool fixed;
+} msg_t;
 
-// A str or any buffer. `*fixed`: the script cannot change it; it is copied, if that was asked for.
-static umqtt_bytes_t msg_arg(mp_obj_t arg, size_t limit, bool *fixed) {
-    umqtt_bytes_t msg;
-    mp_buffer_info_t buffer;
-    bool copy = *fixed;
-    *fixed = is_text(arg);
-    if (*fixed) {
-        msg = bytes_of(arg);
-    } else if (mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
+// A str or any buffer.
+static void msg_arg(msg_t *msg, mp_obj_t arg, size_t limit) {
+    msg->fixed = get_text(arg, &msg->bytes);
+    if (!msg->fixed) {
+        mp_buffer_info_t buffer;
+        if (!mp_get_buffer(arg, &buffer, MP_BUFFER_READ)) {
+            raise_type(MP_QSTR_msg, "str or buffer");
+        }
         // An empty buffer may be nowhere.
-        msg = (umqtt_bytes_t) { buffer.len == 0 ? "" : buffer.buf, buffer.len };
-    } else {
-        raise_type(MP_QSTR_msg, "str or buffer");
+        msg->bytes = (umqtt_bytes_t) { buffer.len == 0 ? "" : buffer.buf, buffer.len };
     }
-    if (msg.len > limit) {
+    if (msg->bytes.len > limit) {
         raise_value(MP_QSTR_msg, "too long");
     }
-    if (copy && !*fixed) {
-        msg = copy_bytes(msg.data, msg.len);
-        *fixed = true;
+}
+
+// Copies what the script may change.
+static UMQTT_SHARED void fix(msg_t *msg) {
+    if (!msg->fixed) {
+        // Empty ones are somewhere, too.
+        msg->bytes.data = memcpy(m_new(uint8_t, msg->bytes.len + 1), msg->bytes.data, msg->bytes.len);
+        msg->fixed = true;
     }
-    return msg;
 }
 
 static mp_int_t int_arg(mp_obj_t arg, qstr name, mp_int_t min, mp_int_t max) {
@@ -130,13 +132,6 @@ static mp_int_t int_arg(mp_obj_t arg, qstr name, mp_int_t min, mp_int_t max) {
     return value;
 }
 
-static mp_obj_t callback_arg(mp_obj_t arg) {
-    if (arg != mp_const_none && !mp_obj_is_callable(arg)) {
-        raise_type(MP_QSTR_callback, "callable or None");
-    }
-    return arg;
-}
-
 #if UMQTT_TLS
 // The value of a key of ssl_params, str or bytes; None: absent, or empty, if it may be.
 static mp_obj_t pem_arg(mp_obj_t params, qstr name, bool may_be_empty) {
@@ -145,7 +140,9 @@ static mp_obj_t pem_arg(mp_obj_t params, qstr name, bool may_be_empty) {
     if (value == mp_const_none) {
         return value;
     }
-    return bytes_arg(value, name).len == 0 && may_be_empty ? mp_const_none : value;
+    umqtt_bytes_t bytes;
+    bytes_arg(&bytes, value, name);
+    return bytes.len == 0 && may_be_empty ? mp_const_none : value;
 }
 
 static void check_ssl_params(mp_obj_t params) {
@@ -165,7 +162,8 @@ static void check_ssl_params(mp_obj_t params) {
 // What `ssl` and `ssl_params` ask for.
 static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server) {
     umqtt_tls_t tls = { .hostname = mp_const_none, .cert = mp_const_none, .key = mp_const_none };
-    if (params != mp_const_none && !mp_obj_is_type(params, &mp_type_dict) && !is_text(params)) {
+    umqtt_bytes_t text;
+    if (params != mp_const_none && !mp_obj_is_type(params, &mp_type_dict) && !get_text(params, &text)) {
         raise_type(MP_QSTR_ssl_params, "dict, str or bytes");
     }
     #if UMQTT_TLS
@@ -204,7 +202,7 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
     #if UMQTT_TLS
     umqtt_bytes_t hostname = server;
     if (tls.hostname != mp_const_none) {
-        hostname = text_arg(tls.hostname, MP_QSTR_server_hostname, &utf8);
+        text_arg(&hostname, tls.hostname, MP_QSTR_server_hostname, &utf8);
         if (umqtt_is_address(hostname)) {
             raise_value(MP_QSTR_server_hostname, "a name expected, not an address");
         }
@@ -212,7 +210,7 @@ static umqtt_tls_t tls_args(mp_obj_t ssl, mp_obj_t params, umqtt_bytes_t server)
     bool named = !umqtt_is_address(hostname);
     tls.hostname = named ? mp_obj_new_str((const char *)hostname.data, hostname.len) : mp_const_none;
     bool verified = ca != mp_const_none;
-    if (verified && bytes_of(ca).len == 0) {
+    if (verified && get_text(ca, &text) && text.len == 0) {
         // Maybe of a file that was not read. It must not mean that nothing is verified.
         raise_value(MP_QSTR_ca, "empty");
     }
@@ -268,18 +266,17 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
     mp_arg_parse_all_kw_array(n_args, n_kw, all_args, MP_ARRAY_SIZE(allowed_args), allowed_args, args);
 
-    umqtt_settings_t settings = {
-        .client_id = text_arg(args[ARG_client_id].u_obj, MP_QSTR_client_id, &utf8),
-        .server = text_arg(args[ARG_server].u_obj, MP_QSTR_server, &utf8),
-        .user = text_arg(none_to_empty(args[ARG_user].u_obj), MP_QSTR_user, &utf8),
-        .password = text_arg(none_to_empty(args[ARG_password].u_obj), MP_QSTR_password, NULL),
-        .port = int_arg(args[ARG_port].u_obj, MP_QSTR_port, 0, 65535),
-        .keepalive = int_arg(args[ARG_keepalive].u_obj, MP_QSTR_keepalive, 0, 65535),
-        .ping_max = int_arg(args[ARG_pingmaxnum].u_obj, MP_QSTR_pingmaxnum, 0, 255),
-        .version = int_arg(args[ARG_version].u_obj, MP_QSTR_version, 3, 4),
-        .ipv6 = int_arg(args[ARG_ipvtype].u_obj, MP_QSTR_ipvtype, 0, 1),
-        .reconnect = mp_obj_is_true(args[ARG_reconn].u_obj),
-    };
+    umqtt_settings_t settings;
+    text_arg(&settings.client_id, args[ARG_client_id].u_obj, MP_QSTR_client_id, &utf8);
+    text_arg(&settings.server, args[ARG_server].u_obj, MP_QSTR_server, &utf8);
+    text_arg(&settings.user, none_to_empty(args[ARG_user].u_obj), MP_QSTR_user, &utf8);
+    text_arg(&settings.password, none_to_empty(args[ARG_password].u_obj), MP_QSTR_password, NULL);
+    settings.port = int_arg(args[ARG_port].u_obj, MP_QSTR_port, 0, 65535);
+    settings.keepalive = int_arg(args[ARG_keepalive].u_obj, MP_QSTR_keepalive, 0, 65535);
+    settings.ping_max = int_arg(args[ARG_pingmaxnum].u_obj, MP_QSTR_pingmaxnum, 0, 255);
+    settings.version = int_arg(args[ARG_version].u_obj, MP_QSTR_version, 3, 4);
+    settings.ipv6 = int_arg(args[ARG_ipvtype].u_obj, MP_QSTR_ipvtype, 0, 1);
+    settings.reconnect = mp_obj_is_true(args[ARG_reconn].u_obj);
     if (settings.server.len == 0) {
         raise_value(MP_QSTR_server, "empty");
     }
@@ -302,19 +299,24 @@ static mp_obj_t mqttclient_make_new(const mp_obj_type_t *type, size_t n_args, si
     return MP_OBJ_FROM_PTR(self);
 }
 
-static mp_obj_t mqttclient_set_callback(mp_obj_t self_in, mp_obj_t callback) {
-    umqtt_client_t *self = MP_OBJ_TO_PTR(self_in);
-    self->callback = callback_arg(callback);
+static UMQTT_SHARED mp_obj_t store_callback(mp_obj_t *place, mp_obj_t callback) {
+    if (callback != mp_const_none && !mp_obj_is_callable(callback)) {
+        raise_type(MP_QSTR_callback, "callable or None");
+    }
+    *place = callback;
     umqtt_settle(MP_OBJ_TO_PTR(callback));
     return mp_const_none;
+}
+
+static mp_obj_t mqttclient_set_callback(mp_obj_t self_in, mp_obj_t callback) {
+    umqtt_client_t *self = MP_OBJ_TO_PTR(self_in);
+    return store_callback(&self->callback, callback);
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_set_callback_obj, mqttclient_set_callback);
 
 static mp_obj_t mqttclient_error_register_cb(mp_obj_t self_in, mp_obj_t callback) {
     umqtt_client_t *self = MP_OBJ_TO_PTR(self_in);
-    self->error_callback = callback_arg(callback);
-    umqtt_settle(MP_OBJ_TO_PTR(callback));
-    return mp_const_none;
+    return store_callback(&self->error_callback, callback);
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mqttclient_error_register_cb_obj, mqttclient_error_register_cb);
 
@@ -331,17 +333,19 @@ static const mp_arg_t message_args[] = {
 static mp_obj_t mqttclient_set_last_will(size_t n_args, const mp_obj_t *pos_args, mp_map_t *kw_args) {
     mp_arg_val_t args[MESSAGE_wait];
     mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(args), message_args, args);
-    umqtt_bytes_t topic = text_arg(args[MESSAGE_topic].u_obj, MP_QSTR_topic, &topic_name);
+    umqtt_bytes_t topic;
+    text_arg(&topic, args[MESSAGE_topic].u_obj, MP_QSTR_topic, &topic_name);
     int qos = int_arg(args[MESSAGE_qos].u_obj, MP_QSTR_qos, 0, 2);
     bool retain = mp_obj_is_true(args[MESSAGE_retain].u_obj);
-    bool fixed = true;
-    umqtt_bytes_t msg = msg_arg(args[MESSAGE_msg].u_obj, MAX_TEXT, &fixed);
+    msg_t msg;
+    msg_arg(&msg, args[MESSAGE_msg].u_obj, MAX_TEXT);
+    fix(&msg);
     umqtt_frame_t frame;
     umqtt_enter(&frame, core_of(pos_args[0]));
-    umqtt_set_will(&frame.call, topic, msg, retain, qos);
+    umqtt_set_will(&frame.call, topic, msg.bytes, retain, qos);
     umqtt_leave(&frame);
     umqtt_settle(topic.data);
-    umqtt_settle(msg.data);
+    umqtt_settle(msg.bytes.data);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_set_last_will_obj, 1, mqttclient_set_last_will);
@@ -376,23 +380,22 @@ static mp_obj_t mqttclient_connect(size_t n_args, const mp_obj_t *pos_args, mp_m
 }
 static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_connect_obj, 1, mqttclient_connect);
 
-static mp_obj_t mqttclient_disconnect(mp_obj_t self_in) {
-    umqtt_core_t *core = core_of(self_in);
+// disconnect() or close().
+static UMQTT_SHARED mp_obj_t end(mp_obj_t self_in, void (*call)(umqtt_call_t *)) {
     umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_disconnect(&frame.call);
+    umqtt_enter(&frame, core_of(self_in));
+    call(&frame.call);
     umqtt_leave(&frame);
     return mp_const_none;
+}
+
+static mp_obj_t mqttclient_disconnect(mp_obj_t self_in) {
+    return end(self_in, umqtt_disconnect);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_disconnect_obj, mqttclient_disconnect);
 
 static mp_obj_t mqttclient_close(mp_obj_t self_in) {
-    umqtt_core_t *core = core_of(self_in);
-    umqtt_frame_t frame;
-    umqtt_enter(&frame, core);
-    umqtt_close(&frame.call);
-    umqtt_leave(&frame);
-    return mp_const_none;
+    return end(self_in, umqtt_close);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mqttclient_close_obj, mqttclient_close);
 
@@ -419,7 +422,8 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
     if (parsed) {
         mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, MP_ARRAY_SIZE(args), message_args, args);
     }
-    umqtt_bytes_t topic = text_arg(parsed ? args[MESSAGE_topic].u_obj : pos_args[1], MP_QSTR_topic, &topic_name);
+    umqtt_bytes_t topic;
+    text_arg(&topic, parsed ? args[MESSAGE_topic].u_obj : pos_args[1], MP_QSTR_topic, &topic_name);
     int qos = 0;
     bool retain = false, wait = true;
     if (parsed) {
@@ -427,25 +431,26 @@ static mp_obj_t mqttclient_publish(size_t n_args, const mp_obj_t *pos_args, mp_m
         retain = mp_obj_is_true(args[MESSAGE_retain].u_obj);
         wait = mp_obj_is_true(args[MESSAGE_wait].u_obj);
     }
-    // What the script can change is copied; with QoS 0 only if it is not off at once.
-    bool fixed = qos > 0;
     // Beside the payload: the topic with its length, and the packet identifier.
-    umqtt_bytes_t msg = msg_arg(parsed ? args[MESSAGE_msg].u_obj : pos_args[2], MAX_REMAINING - topic.len - 4, &fixed);
+    msg_t msg;
+    msg_arg(&msg, parsed ? args[MESSAGE_msg].u_obj : pos_args[2], MAX_REMAINING - topic.len - 4);
     umqtt_frame_t frame;
     umqtt_outcome_t outcome;
-    for (;;) {
+    // What the script can change is copied; with QoS 0 only if it is not off at once.
+    for (bool keep = qos > 0;; keep = true) {
+        if (keep) {
+            fix(&msg);
+        }
         umqtt_enter(&frame, core_of(pos_args[0]));
-        outcome = umqtt_publish(&frame.call, topic, msg, retain, qos, wait, fixed);
+        outcome = umqtt_publish(&frame.call, topic, msg.bytes, retain, qos, wait, msg.fixed);
         if (outcome.what != UMQTT_WHAT_BUSY) {
             break;
         }
         umqtt_leave(&frame);
-        msg = copy_bytes(msg.data, msg.len);
-        fixed = true;
     }
     if (qos > 0) {
         umqtt_settle(topic.data);
-        umqtt_settle(msg.data);
+        umqtt_settle(msg.bytes.data);
     }
     finish(&frame, outcome);
     return outcome.detail < 0 ? mp_const_none : mp_obj_new_bool(outcome.detail);
@@ -462,7 +467,8 @@ static mp_obj_t change_subscription(size_t n_args, const mp_obj_t *pos_args, mp_
     mp_arg_val_t args[MP_ARRAY_SIZE(allowed_args)];
     size_t n = subscribe ? MP_ARRAY_SIZE(allowed_args) : ARG_qos;
     mp_arg_parse_all(n_args - 1, pos_args + 1, kw_args, n, allowed_args, args);
-    umqtt_bytes_t filter = text_arg(args[ARG_topic].u_obj, MP_QSTR_topic, &topic_filter);
+    umqtt_bytes_t filter;
+    text_arg(&filter, args[ARG_topic].u_obj, MP_QSTR_topic, &topic_filter);
     int qos = subscribe ? int_arg(args[ARG_qos].u_obj, MP_QSTR_qos, 0, 2) : 0;
     umqtt_frame_t frame;
     umqtt_enter(&frame, core_of(pos_args[0]));
@@ -486,12 +492,10 @@ static MP_DEFINE_CONST_FUN_OBJ_KW(mqttclient_unsubscribe_obj, 1, mqttclient_unsu
 static bool deliver(umqtt_frame_t *frame, const umqtt_message_t *message) {
     umqtt_core_t *core = frame->core;
     core->running = umqtt_client(core)->callback;
-    core->running_thread = umqtt_this_thread();
-    volatile bool begun = false;
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         umqtt_allow_interrupt(frame);
-        begun = true;
+        core->running_thread = umqtt_this_thread();
         if (core->running != mp_const_none) {
             mp_call_function_2(core->running, MP_OBJ_FROM_PTR(message->topic), MP_OBJ_FROM_PTR(message->payload));
         }
@@ -500,6 +504,7 @@ static bool deliver(umqtt_frame_t *frame, const umqtt_message_t *message) {
     } else {
         umqtt_report(frame, MP_OBJ_FROM_PTR(nlr.ret_val), 0);
     }
+    bool begun = core->running_thread != NULL;
     core->running_thread = NULL;
     core->running = MP_OBJ_NULL;
     return !MICROPY_ASYNC_KBD_INTR || begun;
