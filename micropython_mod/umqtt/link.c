@@ -705,34 +705,36 @@ int32_t umqtt_port_connect(umqtt_call_t *call, umqtt_object_t *socket) {
     return error;
 }
 
-static ptrdiff_t link_send(umqtt_link_t *link, const uint8_t *data, size_t len) {
+// Sends or receives.
+static UMQTT_SHARED ptrdiff_t transfer(umqtt_frame_t *frame, umqtt_link_t *link, uint8_t *data, size_t len, bool sends) {
+    nlr_buf_t nlr;
+    bool locked = lock_tls(frame, false);
+    if (nlr_push(&nlr) != 0) {
+        unlock_tls(frame, locked, false);
+        return -caught_tls(frame, link, nlr.ret_val);
+    }
+    ptrdiff_t n;
     #if UMQTT_TLS
     if (link->tls != MP_OBJ_NULL) {
-        return tls_send(link, data, len);
-    }
+        n = sends ? tls_send(link, data, len) : tls_receive(link, data, len);
+    } else
     #endif
-    int error = MP_EIO;
-    mp_uint_t n = mp_get_stream(link->socket)->write(link->socket, data, len, &error);
-    return n == MP_STREAM_ERROR ? -error : (ptrdiff_t)n;
-}
-
-static ptrdiff_t link_receive(umqtt_link_t *link, uint8_t *data, size_t len) {
-    #if UMQTT_TLS
-    if (link->tls != MP_OBJ_NULL) {
-        return tls_receive(link, data, len);
+    {
+        const mp_stream_p_t *stream = mp_get_stream(link->socket);
+        // Some ports set no error at the end of the stream.
+        int error = sends ? MP_EIO : 0;
+        mp_uint_t done = sends ? stream->write(link->socket, data, len, &error) : stream->read(link->socket, data, len, &error);
+        n = done != MP_STREAM_ERROR ? (ptrdiff_t)done : !sends && UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
     }
-    #endif
-    // Some ports set no error at the end of the stream.
-    int error = 0;
-    mp_uint_t n = mp_get_stream(link->socket)->read(link->socket, data, len, &error);
-    return n != MP_STREAM_ERROR ? (ptrdiff_t)n : UMQTT_IS_END_OF_STREAM(error) ? 0 : -error;
+    nlr_pop();
+    unlock_tls(frame, locked, false);
+    return n;
 }
 
 ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint8_t *data, size_t len) {
     umqtt_frame_t *frame = umqtt_frame_of(call);
     umqtt_link_t *link = socket;
     frame->core->link = link;
-    nlr_buf_t nlr;
     #if UMQTT_LINUX
     if (link->sent && link->at_once) {
         set_at_once(link, umqtt_link_fd(link), false);
@@ -742,33 +744,16 @@ ptrdiff_t umqtt_port_send(umqtt_call_t *call, umqtt_object_t *socket, const uint
     // Those who only listen leave acknowledgements to TCP.
     link->asking = 4;
     #endif
-    bool locked = lock_tls(frame, false);
-    if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = link_send(link, data, len);
-        nlr_pop();
-        unlock_tls(frame, locked, false);
-        return n;
-    }
-    unlock_tls(frame, locked, false);
-    return -caught_tls(frame, link, nlr.ret_val);
+    return transfer(frame, link, (uint8_t *)data, len, true);
 }
 
 ptrdiff_t umqtt_port_receive(umqtt_call_t *call, umqtt_object_t *socket, uint8_t *data, size_t len) {
-    umqtt_frame_t *frame = umqtt_frame_of(call);
     umqtt_link_t *link = socket;
-    nlr_buf_t nlr;
-    bool locked = lock_tls(frame, false);
-    if (nlr_push(&nlr) == 0) {
-        ptrdiff_t n = link_receive(link, data, len);
-        nlr_pop();
-        unlock_tls(frame, locked, false);
-        #if UMQTT_LINUX
-        link->received = link->received || n > 0;
-        #endif
-        return n;
-    }
-    unlock_tls(frame, locked, false);
-    return -caught_tls(frame, link, nlr.ret_val);
+    ptrdiff_t n = transfer(umqtt_frame_of(call), link, data, len, false);
+    #if UMQTT_LINUX
+    link->received = link->received || n > 0;
+    #endif
+    return n;
 }
 
 static void close_stream(umqtt_frame_t *frame, mp_obj_t stream) {
