@@ -216,6 +216,9 @@ MP_NORETURN void umqtt_raise(umqtt_frame_t *frame, umqtt_outcome_t outcome, bool
         // Of the others, the number alone says enough.
         n = 1;
     }
-    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), n < 2 ? MP_OBJ_NULL : umqtt_describe(outcome, link, server) };
+    mp_obj_t args[] = { MP_OBJ_NEW_SMALL_INT(code), MP_OBJ_NULL };
+    if (n == MP_ARRAY_SIZE(args)) {
+        args[1] = umqtt_describe(outcome, link, server);
+    }
     nlr_raise(mp_obj_new_exception_args(type, n, args));
 }
