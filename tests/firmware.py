@@ -122,18 +122,19 @@ def check_package(fact):
 
 
 def check_cmake(fact):
-    """CMake's build calls the cargo that it is told, and takes an empty setting for one that was not said."""
+    """CMake's build calls the cargo that it is told, takes an empty setting for one that was not said, and tells C the others."""
     again = fact["OUT"] + "-again"
     shutil.rmtree(again, ignore_errors=True)
     os.makedirs(again)
     done = subprocess.run(
         ["make", "-s", "--no-print-directory", "-C", ROOT, f"BOARD={fact['BOARD']}", "CARGO=/nowhere/cargo", "UMQTT_THREADS=",
-         f"OUT={again}", "port"],
+         "UMQTT_STACK_UNIT=7", f"OUT={again}", "port"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     expect(done.returncode and "cargo-for: Rust is missing" in done.stdout, done.stdout)
     with open(f"{again}/CMakeFiles/firmware.dir/flags.make") as file:
         defined = re.findall(r"-DUMQTT_\w+(?:=\S*)?", file.read())
-    expect(any("UMQTT_THREAD_STACK=" in one for one in defined), "no settings at all")
+    for name in ("UMQTT_THREAD_STACK=", "UMQTT_STACK_UNIT=7"):
+        expect(any(name in one for one in defined), f"C is not told {name}")
     expect(not any("UMQTT_THREADS" in one for one in defined), f"C is told {defined}")
     shutil.rmtree(again)
 

@@ -79,9 +79,20 @@ def check_origin(above):
         before = after
 
 
+def check_settings(above):
+    """What is set for the C reaches its compiler."""
+    folder = copy(above)
+    with open(os.path.join(folder, "Makefile"), "w") as file:
+        file.write("USERMOD_DIR = micropython_mod/umqtt\nBUILD = build\nall:\ninclude micropython_mod/umqtt/micropython.mk\n"
+                   "all:\n\t@echo '$(subst ','\\'',$(CFLAGS_USERMOD))'\n")
+    for name in ("UMQTT_THREADS", "UMQTT_THREAD_STACK", "UMQTT_STACK_UNIT"):
+        said, content = make(folder, f"{name}=7", "all")
+        assert content and said.split() == [f"-D{name}='(7)'"], said
+
+
 def main():
     passed = failed = 0
-    for check in (check_folders, check_boards, check_tools, check_origin):
+    for check in (check_folders, check_boards, check_tools, check_origin, check_settings):
         name = check.__name__.removeprefix("check_")
         with tempfile.TemporaryDirectory() as above:
             try:

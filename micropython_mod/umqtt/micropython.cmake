@@ -3,7 +3,7 @@
 # CMake's own variables (-DUMQTT_TARGET=...) first. What is empty is not said.
 
 foreach(name CARGO UMQTT_TARGET UMQTT_OPT_LEVEL UMQTT_RX_BUFFER UMQTT_TX_BUFFER UMQTT_IN_FLIGHT UMQTT_KEPT
-        UMQTT_THREADS UMQTT_THREAD_STACK UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
+        UMQTT_THREADS UMQTT_THREAD_STACK UMQTT_STACK_UNIT UMQTT_RUSTFLAGS UMQTT_CARGO_FLAGS)
     if(NOT DEFINED ${name} AND NOT "$ENV{${name}}" STREQUAL "")
         # A makefile keeps the space in front of a comment.
         string(STRIP "$ENV{${name}}" UMQTT_SAID)
@@ -63,12 +63,11 @@ target_sources(usermod_umqtt INTERFACE
     ${CMAKE_CURRENT_LIST_DIR}/outcome.c
     ${CMAKE_CURRENT_LIST_DIR}/port.c
 )
-if(UMQTT_THREAD_STACK)
-    target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREAD_STACK=${UMQTT_THREAD_STACK})
-endif()
-if(NOT "${UMQTT_THREADS}" STREQUAL "")
-    target_compile_definitions(usermod_umqtt INTERFACE UMQTT_THREADS=${UMQTT_THREADS})
-endif()
+foreach(name UMQTT_THREADS UMQTT_THREAD_STACK UMQTT_STACK_UNIT)
+    if(NOT "${${name}}" STREQUAL "")
+        target_compile_definitions(usermod_umqtt INTERFACE ${name}=${${name}})
+    endif()
+endforeach()
 target_link_libraries(usermod_umqtt INTERFACE umqtt_engine)
 
 target_link_libraries(usermod INTERFACE usermod_umqtt)

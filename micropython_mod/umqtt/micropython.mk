@@ -14,6 +14,7 @@
 #   UMQTT_THREADS     1 or 0 if the port has threads, or none, for an engine without the code for the other case; if not
 #                     set, what the port's makefiles say of MICROPY_PY_THREAD
 #   UMQTT_THREAD_STACK  bytes of the internal thread's stack: see core.h
+#   UMQTT_STACK_UNIT  how many bytes the port's _thread.stack_size() counts as one, if compat.h does not know it
 #   UMQTT_RUSTFLAGS   how to generate code, such as -Ctarget-feature=...: cargo's RUSTFLAGS for this build
 #   UMQTT_CARGO_FLAGS more arguments for cargo rustc
 #   CARGO             cargo, if it is neither on the PATH nor where rustup puts it
@@ -33,8 +34,8 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard ~/.cargo/bin/carg
 # in both, a source would be compiled and linked twice.
 UMQTT_SOURCES := $(wildcard $(UMQTT_MOD_DIR)/*.c)
 SRC_USERMOD += $(UMQTT_SOURCES)
-UMQTT_DEFINES := $(if $(UMQTT_THREADS),-DUMQTT_THREADS=$(UMQTT_THREADS)) \
-  $(if $(UMQTT_THREAD_STACK),-DUMQTT_THREAD_STACK='($(UMQTT_THREAD_STACK))')
+UMQTT_C_SETTINGS := UMQTT_THREADS UMQTT_THREAD_STACK UMQTT_STACK_UNIT
+UMQTT_DEFINES := $(foreach name,$(UMQTT_C_SETTINGS),$(if $($(name)),-D$(name)='($($(name)))'))
 CFLAGS_USERMOD += $(UMQTT_DEFINES)
 C_FLAGS_USERMOD += $(UMQTT_DEFINES)
 UMQTT_C_OPT := $(if $(UMQTT_OPT_LEVEL)$(DEBUG)$(wildcard $(UMQTT_MOD_DIR)/umqtt.o),,-O2)
