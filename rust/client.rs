@@ -15,8 +15,8 @@ use heapless::Vec;
 
 use crate::{
     calls::{Dialer, Wait},
-    memory::{Inbox, Memory, cost},
-    packet::{Kind, Malformed, PacketId, QoS, Version},
+    memory::{Inbox, Memory, Tag, cost},
+    packet::{Kind, Malformed, QoS, Version},
     service::{CONNECT_TIMEOUT, Service},
     session::{Due, Message, Session, Ticket},
     time::Time,
@@ -205,25 +205,29 @@ enum Part {
     Payload,
 }
 
+/// What becomes of the PUBLISH that is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It goes to the inbox.
+    Stored,
+    /// It is skipped, for want of memory.
+    Skipped,
+    /// It is skipped, for it came before, with QoS 2; `true` if it has been handled.
+    Known(bool),
+}
+
 /// The PUBLISH that is being read.
 #[derive(Debug)]
 #[repr(C)] // small fields first, as in `Client`
 struct Reading {
     part: Part,
-    qos: QoS,
-    /// It goes to the inbox; otherwise it is skipped.
-    stored: bool,
-    /// A repeated QoS 2 message; `true` if it has been handled.
-    known: Option<bool>,
-    /// No session tells that the message can't be one that was received already.
-    new: bool,
-    id: Option<PacketId>,
-    /// Remaining length of the packet.
-    size: u32,
-    /// Lengths in bytes, and how much of the part is there.
-    topic: usize,
+    fate: Fate,
+    dup: bool,
+    tag: Tag,
+    /// Bytes that the part still lacks.
+    left: usize,
+    /// Length in bytes.
     payload: usize,
-    done: usize,
 }
 
 /// An MQTT client. `S` is the network, `M` the memory.
@@ -345,15 +349,16 @@ where
             ping_due: false,
             reading: Reading {
                 part: Part::Header,
-                size: 0,
-                topic: 0,
+                fate: Fate::Skipped,
+                dup: false,
+                tag: Tag {
+                    id: None,
+                    qos: QoS::AtMostOnce,
+                    link: 0,
+                    size: 0,
+                },
+                left: 0,
                 payload: 0,
-                done: 0,
-                qos: QoS::AtMostOnce,
-                id: None,
-                stored: false,
-                known: None,
-                new: false,
             },
             reading_stopped: false,
             clean_session: false,
@@ -619,8 +624,8 @@ where
         let mut close = |socket: Option<_>| socket.map(|socket| stack.close(socket));
         close(self.socket.take());
         close(self.dialer.take().and_then(|dialer| dialer.socket));
-        if self.reading.part != Part::Header && self.reading.stored {
-            self.inbox.abandon();
+        if self.reading.part != Part::Header {
+            self.skip(Fate::Skipped);
         }
         self.reading.part = Part::Header;
         if let Some(due) = &self.sending.take() {

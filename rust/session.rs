@@ -317,16 +317,17 @@ impl<M: Memory> Session<M> {
 
     /// A new QoS 2 message is whole. `false`: there is no memory to remember its identifier.
     pub fn receive(&mut self, id: PacketId, link: u8, handled: bool) -> bool {
-        let entry = Received {
-            id: Some(id),
-            handled,
-            released: false,
-            origin: link,
-            link,
-        };
-        match self.find_received(None) {
-            Some(free) => *free = entry,
-            None => return self.received.push(entry).is_ok(),
+        if self.find_received(None).is_none() && self.received.push(Received::default()).is_err() {
+            return false;
+        }
+        if let Some(free) = self.find_received(None) {
+            *free = Received {
+                id: Some(id),
+                handled,
+                released: false,
+                origin: link,
+                link,
+            };
         }
         true
     }

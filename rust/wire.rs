@@ -3,10 +3,7 @@
 //! [`Outgoing`] is a queue of bytes that knows how much of it the socket has taken; a short write
 //! keeps its place. [`Incoming`] reads ahead, many packets in one read.
 
-use crate::{
-    packet::{Writer, copy},
-    time::Time,
-};
+use crate::{packet::Writer, time::Time};
 
 /// Bytes on their way to the socket.
 pub struct Outgoing<B> {
@@ -168,17 +165,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Incoming<B> {
         self.tail = self.capacity().min(self.tail + n);
     }
 
-    /// Drops up to `n` bytes; how many there were.
-    pub fn skip(&mut self, n: usize) -> usize {
-        let n = n.min(self.tail - self.head);
+    /// Takes up to `n` bytes.
+    pub fn take(&mut self, n: usize) -> &[u8] {
+        let (from, n) = (self.head, n.min(self.tail - self.head));
         self.consume(n);
-        n
-    }
-
-    /// Moves bytes to `out`; how many there were.
-    pub fn move_to(&mut self, out: &mut [u8]) -> usize {
-        let n = copy(self.bytes(), out);
-        self.consume(n);
-        n
+        self.buffer.as_ref().get(from..from + n).unwrap_or_default()
     }
 }

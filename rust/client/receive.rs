@@ -1,16 +1,14 @@
 //! Receiving: packets as they come in, byte by byte if need be, and messages on their way to the
 //! script.
 
-use core::mem;
-
 use embedded_nal::{TcpClientStack, nb};
 
-use super::{ACKS, Appetite, Client, Fault, Part, Phase, Reading, Stop};
+use super::{ACKS, Appetite, Client, Fate, Fault, Part, Phase, Reading, Stop};
 use crate::{
     config::KEPT,
     memory::{Inbox, Memory, Tag, cost},
     packet::{
-        Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, Version, check_topic,
+        Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, Version, check_topic, copy,
         packet_id, publish_flags,
     },
     session::Due,
@@ -49,7 +47,7 @@ where
             if let Some(last) = last {
                 return Ok(last);
             }
-            let direct = self.reading.part == Part::Payload && self.reading.stored;
+            let direct = self.reading.part == Part::Payload && self.reading.fate == Fate::Stored;
             match self.read(stack, direct)? {
                 None => return Ok(Stop::Dry),
                 Some(_) if direct => {}
@@ -71,7 +69,8 @@ where
         };
         let room = if direct {
             let payload = self.inbox.payload();
-            payload.get_mut(self.reading.done..).unwrap_or_default()
+            let there = payload.len().saturating_sub(self.reading.left);
+            payload.get_mut(there..).unwrap_or_default()
         } else {
             self.incoming.room()
         };
@@ -89,7 +88,7 @@ where
             return Ok(None);
         }
         if direct {
-            self.reading.done += n;
+            self.reading.left -= n;
         } else {
             self.incoming.filled(n);
         }
@@ -235,62 +234,61 @@ where
             return Ok(Some(Stop::Full));
         }
         self.incoming.consume(start + 2);
-        let part = Part::Topic;
         self.reading = Reading {
-            part,
-            size: header.remaining,
-            topic,
+            part: Part::Topic,
+            fate: if stored { Fate::Stored } else { Fate::Skipped },
+            dup,
+            tag: Tag {
+                id: None,
+                qos,
+                link: self.link,
+                size: header.remaining,
+            },
+            left: topic,
             payload,
-            done: 0,
-            qos,
-            id: None,
-            stored,
-            known: None,
-            new: !dup && self.may_be_known(),
         };
         Ok(None)
     }
 
-    /// Moves what is there of the topic or the payload, of this length, to where it will stay. Is
-    /// it whole?
-    fn fetch(&mut self, length: usize) -> bool {
+    /// Moves what is there of the topic or the payload to where it will stay. Is it whole?
+    fn fetch(&mut self) -> bool {
         let reading = &mut self.reading;
-        let rest = length.saturating_sub(reading.done);
-        reading.done += if reading.stored {
+        let bytes = self.incoming.take(reading.left);
+        if reading.fate == Fate::Stored {
             let place = match reading.part {
                 Part::Topic => self.inbox.topic(),
                 _ => self.inbox.payload(),
             };
-            self.incoming
-                .move_to(place.get_mut(reading.done..).unwrap_or_default())
-        } else {
-            self.incoming.skip(rest)
-        };
-        reading.done >= length
+            let there = place.len().saturating_sub(reading.left);
+            copy(bytes, place.get_mut(there..).unwrap_or_default());
+        }
+        reading.left -= bytes.len();
+        reading.left == 0
     }
 
     fn read_topic(&mut self) -> Result<bool, Fault<S::Error>> {
-        let length = self.reading.topic;
-        if !self.reading.stored && length <= self.incoming.capacity() {
+        let stored = self.reading.fate == Fate::Stored;
+        let length = self.reading.left;
+        if !stored && length <= self.incoming.capacity() {
             // It is checked where it lies. One that does not fit there is skipped as it is.
             let Some(topic) = self.incoming.bytes().get(..length) else {
                 return Ok(false);
             };
             check_topic(topic)?;
         }
-        if !self.fetch(length) {
+        if !self.fetch() {
             return Ok(false);
         }
-        let reading = &mut self.reading;
-        if reading.stored {
+        if stored {
             check_topic(self.inbox.topic())?; // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
         }
-        reading.part = if reading.qos == QoS::AtMostOnce {
+        let reading = &mut self.reading;
+        reading.part = if reading.tag.qos == QoS::AtMostOnce {
             Part::Payload
         } else {
             Part::Id
         };
-        reading.done = 0;
+        reading.left = reading.payload;
         Ok(true)
     }
 
@@ -300,56 +298,55 @@ where
         };
         let id = packet_id([high, low])?;
         self.incoming.consume(2);
-        let reading = &mut self.reading;
-        reading.id = Some(id);
-        reading.part = Part::Payload;
-        if reading.qos == QoS::ExactlyOnce {
-            if reading.new {
+        self.reading.part = Part::Payload;
+        self.reading.tag.id = Some(id);
+        if self.reading.tag.qos == QoS::ExactlyOnce {
+            // No session tells that it can't be one that was received already.
+            if !self.reading.dup && self.may_be_known() {
                 self.session.forget_received(id);
             }
-            reading.known = self.session.seen(id, self.link);
-            if reading.known.is_some() && mem::take(&mut reading.stored) {
-                self.inbox.abandon();
+            if let Some(handled) = self.session.seen(id, self.link) {
+                self.skip(Fate::Known(handled));
             }
         }
         Ok(true)
     }
 
     fn read_payload(&mut self) -> bool {
-        if !self.fetch(self.reading.payload) {
+        if !self.fetch() {
             return false;
         }
-        let reading = &mut self.reading;
-        reading.part = Part::Header;
-        let (qos, id, link) = (reading.qos, reading.id, self.link);
-        let size = reading.size;
-        if let Some(handled) = reading.known {
+        self.reading.part = Part::Header;
+        let Reading { tag, fate, .. } = self.reading;
+        if let Fate::Known(handled) = fate {
             if handled {
-                self.acknowledge(qos, id);
+                self.acknowledge(tag.qos, tag.id);
             }
             return true;
         }
-        let remembered = match (qos, id) {
-            (QoS::ExactlyOnce, Some(id)) => self.session.receive(id, link, !reading.stored),
+        self.signals.changed = true;
+        let stored = fate == Fate::Stored;
+        let remembered = match (tag.qos, tag.id) {
+            (QoS::ExactlyOnce, Some(id)) => self.session.receive(id, tag.link, !stored),
             _ => true,
         };
-        if reading.stored && remembered {
-            self.inbox.finish(Tag {
-                id,
-                qos,
-                link,
-                size,
-            });
-            self.kept += cost(size);
+        if stored && remembered {
+            self.inbox.finish(tag);
+            self.kept += cost(tag.size);
         } else {
-            if reading.stored {
-                self.inbox.abandon();
-            }
-            self.skipped = Some(size);
-            self.acknowledge(qos, id);
+            self.skip(Fate::Skipped);
+            self.skipped = Some(tag.size);
+            self.acknowledge(tag.qos, tag.id);
         }
-        self.signals.changed = true;
         true
+    }
+
+    /// The message that is being read does not go to the inbox, after all.
+    pub(super) fn skip(&mut self, fate: Fate) {
+        if self.reading.fate == Fate::Stored {
+            self.inbox.abandon();
+        }
+        self.reading.fate = fate;
     }
 
     /// For the message that is being read, and two for the one that is in the callback.

@@ -62,27 +62,27 @@ pub struct Header {
 
 const DUP: u8 = 0b1000;
 
-/// For each type from 1 on: the flags that go with it, the length of its shortest body in bytes,
-/// and whether that is the only length.
-const TYPES: [(Kind, u8, u8, bool); 14] = [
-    shape(Kind::Connect, 12, false),
-    shape(Kind::Connack, 2, true),
-    shape(Kind::Publish, 3, false), // and 2 more for a packet identifier
-    shape(Kind::Puback, 2, true),
-    shape(Kind::Pubrec, 2, true),
-    shape(Kind::Pubrel, 2, true),
-    shape(Kind::Pubcomp, 2, true),
-    shape(Kind::Subscribe, 6, false), // [MQTT-3.8.3-3]
-    shape(Kind::Suback, 3, false),
-    shape(Kind::Unsubscribe, 5, false), // [MQTT-3.10.3-2]
-    shape(Kind::Unsuback, 2, true),
-    shape(Kind::Pingreq, 0, true),
-    shape(Kind::Pingresp, 0, true),
-    shape(Kind::Disconnect, 0, true),
+/// For each type from 1 on: the flags that go with it, and the length of its shortest body in bytes. Two
+/// bytes, or none, are all there can be.
+const TYPES: [(Kind, u8, u8); 14] = [
+    shape(Kind::Connect, 12),
+    shape(Kind::Connack, 2),
+    shape(Kind::Publish, 3), // and 2 more for a packet identifier
+    shape(Kind::Puback, 2),
+    shape(Kind::Pubrec, 2),
+    shape(Kind::Pubrel, 2),
+    shape(Kind::Pubcomp, 2),
+    shape(Kind::Subscribe, 6), // [MQTT-3.8.3-3]
+    shape(Kind::Suback, 3),
+    shape(Kind::Unsubscribe, 5), // [MQTT-3.10.3-2]
+    shape(Kind::Unsuback, 2),
+    shape(Kind::Pingreq, 0),
+    shape(Kind::Pingresp, 0),
+    shape(Kind::Disconnect, 0),
 ];
 
-const fn shape(kind: Kind, shortest: u8, fixed: bool) -> (Kind, u8, u8, bool) {
-    (kind, kind.flags(), shortest, fixed)
+const fn shape(kind: Kind, shortest: u8) -> (Kind, u8, u8) {
+    (kind, kind.flags(), shortest)
 }
 
 impl Header {
@@ -107,7 +107,7 @@ impl Header {
             return Ok(None);
         };
         let row = TYPES.get(usize::from(first >> 4).wrapping_sub(1));
-        let &(kind, expected, mut shortest, fixed) = row.ok_or(Malformed::Kind)?;
+        let &(kind, expected, mut shortest) = row.ok_or(Malformed::Kind)?;
         let flags = first & 0x0F;
         if kind == Kind::Publish {
             match flags & 0b0110 {
@@ -128,7 +128,7 @@ impl Header {
             remaining |= u32::from(byte & 0x7F) << (7 * index);
             if byte & 0x80 == 0 {
                 let shortest = u32::from(shortest);
-                if remaining < shortest || (fixed && remaining > shortest) {
+                if remaining < shortest || (shortest <= 2 && remaining > shortest) {
                     return Err(Malformed::RemainingLength);
                 }
                 return Ok(Some((
