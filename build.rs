@@ -54,6 +54,10 @@ fn main() {
     // Is there room for code that only saves time?
     let fast = !matches!(env::var("OPT_LEVEL").as_deref(), Ok("s" | "z"));
     writeln!(code, "pub const FAST: bool = {fast};").unwrap();
+    println!("cargo::rustc-check-cfg=cfg(fast)");
+    if fast {
+        println!("cargo::rustc-cfg=fast");
+    }
     let out = PathBuf::from(env::var("OUT_DIR").unwrap());
     fs::write(out.join("config.rs"), code).unwrap();
     #[cfg(feature = "abi-check")]

@@ -612,7 +612,7 @@ pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply>
 }
 
 fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
-    let (topic, payload) = (filter.clone(), filter.clone());
+    let (topic, payload) = (filter.clone(), Bytes::<P>::default());
     let message = Message {
         topic,
         payload,

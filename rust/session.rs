@@ -103,6 +103,17 @@ pub struct Request<B> {
     message: Message<B>,
 }
 
+impl<B> Request<B> {
+    /// The type of the packet that acknowledges its packet: the next in number, but for QoS 2.
+    fn answer(&self) -> u8 {
+        self.kind as u8
+            + match self.kind {
+                Kind::Publish => self.message.qos as u8,
+                _ => 1,
+            }
+    }
+}
+
 /// The place is free.
 fn free<B: Default>(entry: &mut Option<Request<B>>) {
     if let Some(request) = entry {
@@ -134,12 +145,12 @@ pub struct Due {
 }
 
 impl Due {
-    /// A packet without an identifier.
+    /// A packet that has no identifier, and is about no entry.
     pub const fn new(kind: Kind) -> Self {
         Due {
             kind,
             id: None,
-            at: 0,
+            at: u16::MAX,
         }
     }
 }
@@ -296,21 +307,20 @@ impl<M: Memory> Session<M> {
             if request.id != id || request.stage != Stage::Sent {
                 continue;
             }
-            match (kind, request.kind, request.message.qos) {
-                (Kind::Puback, Kind::Publish, QoS::AtLeastOnce)
-                | (Kind::Pubcomp, Kind::Pubrel, _)
-                | (Kind::Unsuback, Kind::Unsubscribe, _) => free(entry),
-                (Kind::Pubrec, Kind::Publish | Kind::Pubrel, QoS::ExactlyOnce) => {
+            // A PUBREC may come again.
+            if kind as u8 != request.answer()
+                && (kind, request.kind) != (Kind::Pubrec, Kind::Pubrel)
+            {
+                continue;
+            }
+            match kind {
+                Kind::Pubrec => {
                     (request.kind, request.stage) = (Kind::Pubrel, Stage::Due);
                     self.due = true;
                 }
-                (Kind::Suback, Kind::Subscribe, _) => {
-                    request.stage = match granted {
-                        true => Stage::Granted,
-                        false => Stage::Refused,
-                    };
-                }
-                _ => {}
+                Kind::Suback if granted => request.stage = Stage::Granted,
+                Kind::Suback => request.stage = Stage::Refused,
+                _ => free(entry),
             }
         }
     }

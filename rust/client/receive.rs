@@ -358,7 +358,10 @@ where
     fn answer(&mut self, kind: Kind, id: PacketId) {
         // There is room: reading and delivering stop in time.
         let id = Some(id);
-        let _ = self.acks.push(Due { kind, id, at: 0 });
+        let _ = self.acks.push(Due {
+            id,
+            ..Due::new(kind)
+        });
     }
 
     /// A message has been received and handled: PUBACK or PUBREC is due.

@@ -8,8 +8,8 @@ use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
     config::FAST,
     memory::Memory,
-    packet::{Ack, Connect, Header, Kind, QoS, Subscribe, Unsubscribe, Will, Writer},
-    session::{Due, Message, Session, Ticket},
+    packet::{Connect, Header, Kind, QoS, Subscribe, Unsubscribe, Will, Writer},
+    session::{Due, Message, Ticket},
 };
 
 impl<S, M> Client<S, M>
@@ -142,17 +142,19 @@ where
             }
             let mut rest: &[u8] = &[];
             if let Some(due) = &self.sending {
-                let publish = publish(due, &self.at_most_once, &self.session);
+                let message = match &self.at_most_once {
+                    Some((message, _)) => Some((message, false)),
+                    None => self.session.message(due),
+                };
                 // A large rest is sent from where it lies, once the buffer is empty.
                 let left = self.len.saturating_sub(self.sent);
-                rest = large_rest(publish, left, self.outgoing.capacity());
+                rest = large_rest(message, left, self.outgoing.capacity());
                 if rest.is_empty() && self.sent < self.len {
-                    let (written, len) = self.outgoing.append(self.sent, |out| match publish {
-                        Some((message, dup)) => message.packet(due.id, dup).emit(out),
-                        None if due.kind == Kind::Connect => {
+                    let (written, len) = self.outgoing.append(self.sent, |out| match due.kind {
+                        Kind::Connect => {
                             connect(&self.config, &self.will, self.clean_session).emit(out)
                         }
-                        None => emit(due, &self.session, out),
+                        _ => emit(due, message, out),
                     });
                     self.sent += written;
                     self.len = len;
@@ -204,20 +206,6 @@ where
     }
 }
 
-/// The message of the packet to send, and its DUP flag, if it is a PUBLISH; `None` also if the
-/// message is gone.
-fn publish<'a, M: Memory>(
-    due: &Due,
-    at_most_once: &'a Option<(Message<M::Bytes>, Ticket)>,
-    session: &'a Session<M>,
-) -> Option<(&'a Message<M::Bytes>, bool)> {
-    match at_most_once {
-        _ if due.kind != Kind::Publish => None,
-        Some((message, _)) => Some((message, false)),
-        None => session.message(due),
-    }
-}
-
 /// The CONNECT of this client.
 fn connect<'a, B: AsRef<[u8]>>(
     config: &'a Config<B>,
@@ -241,14 +229,11 @@ fn connect<'a, B: AsRef<[u8]>>(
     }
 }
 
-/// Writes the packet to send, if it is neither PUBLISH nor CONNECT; nothing if what it was about is gone.
-fn emit<M: Memory>(due: &Due, session: &Session<M>, out: &mut Writer) {
-    match (due.kind, due.id) {
-        (Kind::Publish | Kind::Connect, _) => {}
-        (kind @ (Kind::Subscribe | Kind::Unsubscribe), Some(id)) => {
-            let Some((message, _)) = session.message(due) else {
-                return;
-            };
+/// Writes the packet to send, which is no CONNECT; nothing if the message that it is about is gone.
+fn emit<B: AsRef<[u8]>>(due: &Due, message: Option<(&Message<B>, bool)>, out: &mut Writer) {
+    match (due.kind, due.id, message) {
+        (Kind::Publish, id, Some((message, dup))) => message.packet(id, dup).emit(out),
+        (kind @ (Kind::Subscribe | Kind::Unsubscribe), Some(id), Some((message, _))) => {
             let (filter, qos, rest) = (message.topic.as_ref(), message.qos, &[]);
             if kind == Kind::Unsubscribe {
                 Unsubscribe { id, filter, rest }.emit(out);
@@ -262,18 +247,18 @@ fn emit<M: Memory>(due: &Due, session: &Session<M>, out: &mut Writer) {
                 .emit(out);
             }
         }
-        (kind, Some(id)) => Ack { kind, id }.emit(out),
-        (kind, None) => Header::new(kind, 0).emit(out),
+        (Kind::Publish | Kind::Subscribe | Kind::Unsubscribe, ..) => {}
+        (kind, id, _) => Header::new(kind, 0).emit_packet(&[], id, &[], &[], out),
     }
 }
 
-/// What is left of a PUBLISH, if these `left` bytes are payload, and more than the buffer should copy.
+/// What is left of the message, if these `left` bytes are payload, and more than the buffer should copy.
 fn large_rest<B: AsRef<[u8]>>(
-    publish: Option<(&Message<B>, bool)>,
+    message: Option<(&Message<B>, bool)>,
     left: usize,
     buffer: usize,
 ) -> &[u8] {
-    let large = publish.filter(|_| left >= buffer);
+    let large = message.filter(|_| left >= buffer);
     let payload = large.map_or(&[][..], |(message, _)| message.payload.as_ref());
     // Nothing if these are more than the payload.
     let from = payload.len().wrapping_sub(left);

@@ -1,6 +1,6 @@
 //! The fixed header that every packet begins with (section 2.2).
 
-use super::{Malformed, Reader, Result, Version, Writer};
+use super::{Malformed, PacketId, Reader, Result, Version, Writer};
 
 /// The largest remaining length, in bytes (section 2.2.3).
 pub const MAX_REMAINING: usize = 268_435_455;
@@ -157,6 +157,37 @@ impl Header {
             left >>= 7;
         }
         out.put_u8(left as u8);
+    }
+
+    /// Writes the packet with such a header, whatever its length. This is all that any packet but CONNECT
+    /// has: a PUBLISH its topic in front of the identifier, others a filter, unless it is empty, behind it.
+    #[cfg_attr(fast, inline(always))] // as `Publish::emit`
+    pub fn emit_packet(
+        self,
+        topic: &[u8],
+        id: Option<PacketId>,
+        tail: &[u8],
+        rest: &[u8],
+        out: &mut Writer,
+    ) {
+        let topic_len = if topic.is_empty() { 0 } else { 2 + topic.len() };
+        let id_len = if id.is_some() { 2 } else { 0 };
+        let remaining = (topic_len + id_len + tail.len() + rest.len()) as u32;
+        Header { remaining, ..self }.emit(out);
+        let publish = self.kind == Kind::Publish;
+        if publish {
+            out.put_text(topic);
+        }
+        if let Some(id) = id {
+            out.put_u16(id.get());
+        }
+        if !publish && !topic.is_empty() {
+            out.put_text(topic);
+        }
+        out.put(tail);
+        if !rest.is_empty() {
+            out.put(rest);
+        }
     }
 
     /// A reader of the body, once it is known to be the body of such a packet.

@@ -60,17 +60,12 @@ impl<'a> Publish<'a> {
     #[inline(always)] // what is known of a QoS 0 message halves it
     pub fn emit(&self, out: &mut Writer) {
         let flags = u8::from(self.dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain);
-        Header {
+        let header = Header {
             kind: Kind::Publish,
             flags,
-            remaining: self.remaining() as u32,
-        }
-        .emit(out);
-        out.put_text(self.topic);
-        if let Some(id) = self.id {
-            out.put_u16(id.get());
-        }
-        out.put(self.payload);
+            remaining: 0,
+        };
+        header.emit_packet(self.topic, self.id, self.payload, &[], out);
     }
 
     /// Bytes in all on the wire.

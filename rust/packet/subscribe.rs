@@ -45,32 +45,10 @@ impl<'a> Subscribe<'a> {
 
     /// Writes the packet.
     pub fn emit(&self, out: &mut Writer) {
-        emit(
-            Kind::Subscribe,
-            self.id,
-            self.filter,
-            &[self.qos as u8],
-            self.rest,
-            out,
-        );
+        let header = Header::new(Kind::Subscribe, 0);
+        let qos = [self.qos as u8];
+        header.emit_packet(self.filter, Some(self.id), &qos, self.rest, out);
     }
-}
-
-/// Writes a SUBSCRIBE, or an UNSUBSCRIBE, which has no QoS behind its filters.
-#[inline(never)]
-pub(super) fn emit(
-    kind: Kind,
-    id: PacketId,
-    filter: &[u8],
-    qos: &[u8],
-    rest: &[u8],
-    out: &mut Writer,
-) {
-    Header::new(kind, 2 + 2 + filter.len() + qos.len() + rest.len()).emit(out);
-    out.put_u16(id.get());
-    out.put_text(filter);
-    out.put(qos);
-    out.put(rest);
 }
 
 fn next<'a>(body: &mut Reader<'a>) -> Result<(&'a [u8], QoS)> {

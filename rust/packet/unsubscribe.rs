@@ -1,6 +1,6 @@
 //! UNSUBSCRIBE (section 3.10).
 
-use super::{Header, Kind, PacketId, Reader, Result, Writer, check_filter, subscribe};
+use super::{Header, Kind, PacketId, Reader, Result, Writer, check_filter};
 
 /// The end of subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,8 @@ impl<'a> Unsubscribe<'a> {
 
     /// Writes the packet.
     pub fn emit(&self, out: &mut Writer) {
-        subscribe::emit(Kind::Unsubscribe, self.id, self.filter, &[], self.rest, out);
+        let header = Header::new(Kind::Unsubscribe, 0);
+        header.emit_packet(self.filter, Some(self.id), &[], self.rest, out);
     }
 }
 
