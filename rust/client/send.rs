@@ -152,7 +152,7 @@ where
                 if rest.is_empty() && self.sent < self.len {
                     let (written, len) = self.outgoing.append(self.sent, |out| match due.kind {
                         Kind::Connect => {
-                            connect(&self.config, &self.will, self.clean_session).emit(out)
+                            emit_connect(&self.config, &self.will, self.clean_session, out)
                         }
                         _ => emit(due, message, out),
                     });
@@ -206,14 +206,16 @@ where
     }
 }
 
-/// The CONNECT of this client.
-fn connect<'a, B: AsRef<[u8]>>(
-    config: &'a Config<B>,
-    will: &'a Option<Message<B>>,
+/// Writes the CONNECT of this client.
+#[inline(never)] // it would take the registers that `flush` needs
+fn emit_connect<B: AsRef<[u8]>>(
+    config: &Config<B>,
+    will: &Option<Message<B>>,
     clean_session: bool,
-) -> Connect<'a> {
-    let present = |text: &'a B| Some(text.as_ref()).filter(|text| !text.is_empty());
-    Connect {
+    out: &mut Writer,
+) {
+    let present = |text| Some(text).filter(|text: &&[u8]| !text.is_empty());
+    let packet = Connect {
         version: config.version,
         client_id: config.client_id.as_ref(),
         clean_session,
@@ -224,9 +226,10 @@ fn connect<'a, B: AsRef<[u8]>>(
             qos: will.qos,
             retain: will.retain,
         }),
-        user: present(&config.user),
-        password: present(&config.password),
-    }
+        user: present(config.user.as_ref()),
+        password: present(config.password.as_ref()),
+    };
+    packet.emit(out);
 }
 
 /// Writes the packet to send, which is no CONNECT; nothing if the message that it is about is gone.

@@ -92,31 +92,25 @@ impl<'a> Connect<'a> {
 
     /// Writes the packet.
     pub fn emit(&self, out: &mut Writer) {
-        Header::new(Kind::Connect, self.remaining()).emit(out);
-        self.emit_body(out);
-    }
-
-    fn remaining(&self) -> usize {
-        Writer::count(|counter| self.emit_body(counter))
-    }
-
-    fn emit_body(&self, out: &mut Writer) {
-        out.put_text(self.protocol());
-        out.put_u8(self.version as u8);
-        out.put_u8(self.flags());
-        out.put_u16(self.keepalive);
         // [MQTT-3.1.3-1]
         let will = self.will.as_ref();
-        let topic = will.map(|will| will.topic);
-        let message = will.map(|will| will.message);
         let fields = [
             Some(self.client_id),
-            topic,
-            message,
+            will.map(|will| will.topic),
+            will.map(|will| will.message),
             self.user,
             self.password,
         ];
-        for field in fields.into_iter().flatten() {
+        let protocol = self.protocol();
+        let fields = fields.iter().flatten();
+        let lengths = fields.clone().map(|field| 2 + field.len());
+        let remaining = 2 + protocol.len() + 4 + lengths.sum::<usize>();
+        Header::new(Kind::Connect, remaining).emit(out);
+        out.put_text(protocol);
+        out.put_u8(self.version as u8);
+        out.put_u8(self.flags());
+        out.put_u16(self.keepalive);
+        for field in fields {
             out.put_text(field);
         }
     }
