@@ -119,6 +119,7 @@ impl Service {
 
     /// The PINGREQ that is wanted, if one is, is on its way, or cannot be: from now on the answer
     /// is awaited. In the middle of a large message none can be sent.
+    #[inline(never)] // called in two places
     pub fn ping_sent(&mut self, now: Time) {
         if self.pinging == Pinging::Wanted {
             (self.pinging, self.pinged) = (Pinging::Sent, now);
