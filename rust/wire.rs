@@ -137,9 +137,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Incoming<B> {
             .unwrap_or_default()
     }
 
-    /// The first `n` bytes are done with.
+    /// The first `n` bytes, which are there, are done with.
     pub fn consume(&mut self, n: usize) {
-        self.head = self.tail.min(self.head + n);
+        self.head += n;
         if self.head == self.tail {
             (self.head, self.tail) = (0, 0);
         }
@@ -160,9 +160,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Incoming<B> {
             .unwrap_or_default()
     }
 
-    /// The socket put `n` bytes there.
+    /// The socket put `n` bytes there, for which there was room.
     pub fn filled(&mut self, n: usize) {
-        self.tail = self.capacity().min(self.tail + n);
+        self.tail += n;
     }
 
     /// Takes up to `n` bytes.
