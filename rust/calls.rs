@@ -14,7 +14,7 @@ use crate::{
     memory::Memory,
     packet::{Kind, QoS},
     service::{self, Duty},
-    session::{Answer, Message},
+    session::{Answer, Message, Ticket},
     time::Time,
 };
 
@@ -84,6 +84,23 @@ pub fn look_up<P: Port<Stack: Dns>>(port: &P) -> nb::Result<SocketAddr, <P::Stac
     Ok(SocketAddr::new(ip, tcp_port))
 }
 
+/// A call that waits.
+enum Call<'a, B> {
+    /// For the CONNACK, in this epoch.
+    Greet { epoch: u8 },
+    /// See [`publish`]; QoS 0.
+    PublishAtMostOnce {
+        message: &'a Message<B>,
+        fixed: bool,
+    },
+    /// QoS 1 and 2.
+    PublishInFlight { message: &'a Message<B>, wait: bool },
+    /// A SUBSCRIBE or an UNSUBSCRIBE.
+    Request { kind: Kind, filter: &'a Message<B> },
+    /// See [`receive`].
+    Receive { wait: bool, length: &'a mut u32 },
+}
+
 /// One step of a call: it answers, or says until when to wait for another.
 struct Turn {
     /// It is the first one.
@@ -93,16 +110,18 @@ struct Turn {
     failures: u8,
     /// The connection that there was then has failed, and there is, or may soon be, another one.
     lost: bool,
-    /// When that was, or what the call waits for began.
-    since: Time,
-    /// What kept the client from going on, and when to try again even so.
+    /// The message or request of the call, once it is taken, and the connection that there was then.
+    taken: Option<(Ticket, u8)>,
+    /// [`Client::written`] when the socket took something last.
+    written: u32,
+    /// What kept the client from going on, and when to give up, or to try again even so.
     stop: Stop,
     deadline: Time,
 }
 
 impl Turn {
-    fn wait<T>(&mut self, stop: Stop, deadline: Time) -> Option<T> {
-        (self.stop, self.deadline) = (stop, deadline);
+    fn wait<T>(&mut self, stop: Stop) -> Option<T> {
+        self.stop = stop;
         None
     }
 }
@@ -188,18 +207,21 @@ pub type NetError<P> = <<P as Port>::Stack as TcpClientStack>::Error;
 /// The result of a call.
 pub type CallResult<P, T> = Result<T, Error<NetError<P>>>;
 type ClientOf<P> = Client<<P as Port>::Stack, <P as Port>::Memory>;
-type StepOf<'a, P> = dyn FnMut(&mut ClientOf<P>, &mut <P as Port>::Stack, &mut Turn) -> Option<CallResult<P, Reply>>
-    + 'a;
 type Bytes<P> = <<P as Port>::Memory as Memory>::Bytes;
 
-/// Repeats `step` until it has an answer. One function for all calls, not one for each.
-fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
+/// Repeats the call's step until it has an answer. `taken`: its message is on its way already.
+fn repeat<P: Port>(
+    port: &P,
+    call: &mut Call<Bytes<P>>,
+    taken: Option<(Ticket, u8)>,
+) -> CallResult<P, Reply> {
     let mut turn = Turn {
         first: true,
         ends: 0,
         failures: 0,
         lost: false,
-        since: Time(0),
+        taken,
+        written: 0,
         stop: Stop::Dry,
         deadline: Time(0),
     };
@@ -218,11 +240,11 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
             let had_socket = client.socket().is_some();
             if turn.first {
                 (turn.ends, turn.failures) = (client.ends(), client.failures());
-                turn.since = client.now();
+                turn.deadline = client.now().after(ANSWER_TIMEOUT);
             }
             // Another call may have connected anew, the error callback's maybe, before this one saw the failure.
             turn.lost = turn.failures != client.failures() && !client.is_idle();
-            if let Some(answer) = step(client, stack, &mut turn) {
+            if let Some(answer) = step::<P>(client, stack, call, &mut turn) {
                 if !has_thread {
                     client.leave();
                     owed = client.take_owed();
@@ -258,6 +280,27 @@ fn repeat<P: Port>(port: &P, step: &mut StepOf<P>) -> CallResult<P, Reply> {
             return Err(Error::Interrupted);
         }
         turn.first = false;
+    }
+}
+
+/// The step of a call. One function for all: what they have in common is in the firmware once.
+#[inline(never)]
+fn step<P: Port>(
+    client: &mut ClientOf<P>,
+    stack: &mut P::Stack,
+    call: &mut Call<Bytes<P>>,
+    turn: &mut Turn,
+) -> Option<CallResult<P, Reply>> {
+    match call {
+        Call::Greet { epoch } => greet::<P>(client, stack, turn, *epoch),
+        Call::PublishAtMostOnce { message, fixed } => {
+            publish_at_most_once::<P>(client, stack, turn, message, *fixed)
+        }
+        Call::PublishInFlight { message, wait } => {
+            publish_in_flight::<P>(client, stack, turn, message, *wait)
+        }
+        Call::Request { kind, filter } => request::<P>(client, stack, turn, *kind, filter),
+        Call::Receive { wait, length } => receive_one::<P>(client, stack, turn, *wait, length),
     }
 }
 
@@ -311,7 +354,8 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
 /// What failed, or [`Error::NotConnected`] if another thread closed the client meanwhile.
 pub fn connect<P: Port>(port: &P, clean_session: bool) -> CallResult<P, Option<u8>> {
     let epoch = port.with(|client, stack| client.dial(stack, clean_session));
-    let result = dial(port, &mut Dialer::new(epoch)).and_then(|()| greet(port, epoch));
+    let result = dial(port, &mut Dialer::new(epoch))
+        .and_then(|()| repeat(port, &mut Call::Greet { epoch }, None));
     port.with(|client, stack| match result {
         // Another thread may have ended it since.
         Ok(_) if port.has_thread() && client.epoch() == epoch => Ok(client.hire()),
@@ -433,22 +477,25 @@ pub(crate) fn dial<P: Port>(port: &P, dialer: &mut Dialer<P::Stack>) -> CallResu
 }
 
 /// CONNECT and CONNACK.
-fn greet<P: Port>(port: &P, epoch: u8) -> CallResult<P, Reply> {
-    repeat(port, &mut |client, stack, turn| {
-        if client.epoch() != epoch {
-            return Some(Err(Error::NotConnected));
-        }
-        let stop = client.pump(stack, Appetite::Nothing, !turn.first);
-        let deadline = client.connect_deadline();
-        Some(if client.was_greeted() {
-            Ok(Reply::Done) // another call may have read more than CONNACK
-        } else if client.is_idle() {
-            Err(lost::<P>(client))
-        } else if client.now().reached(deadline) {
-            Err(Fault::Silent.into())
-        } else {
-            return turn.wait(stop, deadline);
-        })
+fn greet<P: Port>(
+    client: &mut ClientOf<P>,
+    stack: &mut P::Stack,
+    turn: &mut Turn,
+    epoch: u8,
+) -> Option<CallResult<P, Reply>> {
+    if client.epoch() != epoch {
+        return Some(Err(Error::NotConnected));
+    }
+    let stop = client.pump(stack, Appetite::Nothing, !turn.first);
+    turn.deadline = client.connect_deadline();
+    Some(if client.was_greeted() {
+        Ok(Reply::Done) // another call may have read more than CONNACK
+    } else if client.is_idle() {
+        Err(lost::<P>(client))
+    } else if client.now().reached(turn.deadline) {
+        Err(Fault::Silent.into())
+    } else {
+        return turn.wait(stop);
     })
 }
 
@@ -464,73 +511,72 @@ pub fn publish<P: Port>(
     wait: bool,
     fixed: bool,
 ) -> CallResult<P, Reply> {
-    match message.qos {
-        QoS::AtMostOnce => publish_at_most_once(port, message, fixed),
-        _ => publish_in_flight(port, message, wait),
-    }
-}
-
-fn publish_at_most_once<P: Port>(
-    port: &P,
-    message: &Message<Bytes<P>>,
-    fixed: bool,
-) -> CallResult<P, Reply> {
-    let mut started = None;
+    let mut taken = None;
     // Most messages have nothing in their way: a third of the instructions of all that follows.
-    if FAST {
+    if FAST && message.qos == QoS::AtMostOnce {
         let sent = port.with(|client, stack| {
             if port.has_thread() || !client.now().reached(client.leisure()) {
-                started = client.send_at_once(stack, message);
+                taken = client.send_at_once(stack, message);
             }
             let off = |(ticket, _)| !client.is_publishing(ticket);
-            started.is_some_and(off) && client.is_up()
+            taken.is_some_and(off) && client.is_up()
         });
         if sent {
             return Ok(Reply::Done);
         }
     }
-    let mut written = 0;
-    repeat(port, &mut |client, stack, turn| {
-        if client.is_idle() {
-            return match turn.first && started.is_none() {
-                true => Some(Err(Error::NotConnected)),
-                false => short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
-            };
-        }
-        if !client.is_up() {
-            return Some(Ok(Reply::NotYet));
-        }
-        if !fixed && started.is_none() && !client.fits_buffer(message) {
-            return Some(Err(Error::Busy));
-        }
-        // Since then the socket has taken nothing.
-        if turn.first || written != client.written() {
-            (written, turn.since) = (client.written(), client.now());
-        }
-        let deadline = turn.since.after(STALL);
-        let late = client.now().reached(deadline);
-        if late && started.is_none() {
-            // In the place of a message that was given up just now, it would wait as long again.
-            return short_of::<P>(client, Reply::NotYet, Error::TimedOut);
-        }
-        let stop = client.offer(stack, message, &mut started, !turn.first);
-        if let Some((ticket, link)) = started
-            && !client.is_publishing(ticket)
-        {
-            let same = client.is_up() && client.link() == link;
-            return match same {
-                true => Some(Ok(Reply::Done)),
-                false => short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
-            };
-        }
-        if !fixed && started.is_none() {
-            return Some(Err(Error::Busy));
-        }
-        if late && written == client.written() && client.cancel_publish() {
-            return short_of::<P>(client, Reply::NotYet, Error::TimedOut);
-        }
-        turn.wait(stop, deadline)
-    })
+    let mut call = match message.qos {
+        QoS::AtMostOnce => Call::PublishAtMostOnce { message, fixed },
+        _ => Call::PublishInFlight { message, wait },
+    };
+    repeat(port, &mut call, taken)
+}
+
+fn publish_at_most_once<P: Port>(
+    client: &mut ClientOf<P>,
+    stack: &mut P::Stack,
+    turn: &mut Turn,
+    message: &Message<Bytes<P>>,
+    fixed: bool,
+) -> Option<CallResult<P, Reply>> {
+    if client.is_idle() {
+        return match turn.first && turn.taken.is_none() {
+            true => Some(Err(Error::NotConnected)),
+            false => short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
+        };
+    }
+    if !client.is_up() {
+        return Some(Ok(Reply::NotYet));
+    }
+    if !fixed && turn.taken.is_none() && !client.fits_buffer(message) {
+        return Some(Err(Error::Busy));
+    }
+    // Since then the socket has taken nothing.
+    if turn.first || turn.written != client.written() {
+        (turn.written, turn.deadline) = (client.written(), client.now().after(STALL));
+    }
+    let late = client.now().reached(turn.deadline);
+    if late && turn.taken.is_none() {
+        // In the place of a message that was given up just now, it would wait as long again.
+        return short_of::<P>(client, Reply::NotYet, Error::TimedOut);
+    }
+    let stop = client.offer(stack, message, &mut turn.taken, !turn.first);
+    if let Some((ticket, link)) = turn.taken
+        && !client.is_publishing(ticket)
+    {
+        let same = client.is_up() && client.link() == link;
+        return match same {
+            true => Some(Ok(Reply::Done)),
+            false => short_of::<P>(client, Reply::NotYet, lost::<P>(client)),
+        };
+    }
+    if !fixed && turn.taken.is_none() {
+        return Some(Err(Error::Busy));
+    }
+    if late && turn.written == client.written() && client.cancel_publish() {
+        return short_of::<P>(client, Reply::NotYet, Error::TimedOut);
+    }
+    turn.wait(stop)
 }
 
 /// The message did not get as far as it should: with reconnection that is a reply, not an error.
@@ -548,50 +594,49 @@ fn short_of<P: Port>(
 }
 
 fn publish_in_flight<P: Port>(
-    port: &P,
+    client: &mut ClientOf<P>,
+    stack: &mut P::Stack,
+    turn: &mut Turn,
     message: &Message<Bytes<P>>,
     wait: bool,
-) -> CallResult<P, Reply> {
-    let mut taken = None;
-    repeat(port, &mut |client, stack, turn| {
-        if turn.first && client.is_idle() {
-            return Some(Err(Error::NotConnected));
+) -> Option<CallResult<P, Reply>> {
+    if turn.first && client.is_idle() {
+        return Some(Err(Error::NotConnected));
+    }
+    let ended = turn.ends != client.ends();
+    let over = ended || turn.lost;
+    let mut stop = Stop::Dry;
+    if !over {
+        let waited = turn.taken.is_none();
+        // Acknowledgements that have come make room.
+        stop = client.offer(stack, message, &mut turn.taken, !turn.first);
+        if waited && turn.taken.is_some() {
+            turn.deadline = client.now().after(ANSWER_TIMEOUT);
         }
-        let ended = turn.ends != client.ends();
-        let over = ended || turn.lost;
-        let mut stop = Stop::Dry;
-        if !over {
-            let waited = taken.is_none();
-            // Acknowledgements that have come make room.
-            stop = client.offer(stack, message, &mut taken, !turn.first);
-            if waited && taken.is_some() {
-                turn.since = client.now();
-            }
+    }
+    let (reply, same) = match turn.taken {
+        None => (Reply::NoRoom, true),
+        Some((ticket, _)) if !ended && client.session.answer(ticket) == Answer::Done => {
+            return Some(Ok(Reply::Done));
         }
-        let (reply, same) = match taken {
-            None => (Reply::NoRoom, true),
-            Some((ticket, _)) if !ended && client.session.answer(ticket) == Answer::Done => {
-                return Some(Ok(Reply::Done));
-            }
-            Some((_, link)) => (Reply::NotYet, link == client.link()),
-        };
-        let deadline = turn.since.after(ANSWER_TIMEOUT);
-        let late = client.now().reached(deadline);
-        let up = client.is_up() && same;
-        if over {
-            short_of::<P>(client, reply, Error::NotConnected)
-        } else if up && wait && !late && stop != Stop::Full {
-            turn.wait(stop, deadline)
-        } else if up && !wait && taken.is_some() {
-            Some(Ok(Reply::Done))
-        } else if up && late && taken.is_some() && client.wants_write() {
-            short_of::<P>(client, reply, Error::TimedOut)
-        } else if client.is_idle() {
-            short_of::<P>(client, reply, lost::<P>(client))
-        } else {
-            Some(Ok(reply))
-        }
-    })
+        Some((_, link)) => (Reply::NotYet, link == client.link()),
+    };
+    let late = client.now().reached(turn.deadline);
+    let up = client.is_up() && same;
+    let error = if over {
+        Error::NotConnected
+    } else if up && wait && !late && stop != Stop::Full {
+        return turn.wait(stop);
+    } else if up && !wait && turn.taken.is_some() {
+        return Some(Ok(Reply::Done));
+    } else if up && late && turn.taken.is_some() && client.wants_write() {
+        Error::TimedOut
+    } else if client.is_idle() {
+        lost::<P>(client)
+    } else {
+        return Some(Ok(reply));
+    };
+    short_of::<P>(client, reply, error)
 }
 
 /// Subscribes, and waits for the SUBACK.
@@ -600,7 +645,7 @@ fn publish_in_flight<P: Port>(
 /// [`Error::SubscriptionRefused`], [`Error::TimedOut`] after 5 s, or what became of the
 /// connection.
 pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
-    request(port, Kind::Subscribe, filter, qos)
+    ask(port, Kind::Subscribe, filter, qos)
 }
 
 /// Unsubscribes, and waits for the UNSUBACK.
@@ -608,44 +653,54 @@ pub fn subscribe<P: Port>(port: &P, filter: &Bytes<P>, qos: QoS) -> CallResult<P
 /// # Errors
 /// [`Error::TimedOut`] after 5 s, or what became of the connection.
 pub fn unsubscribe<P: Port>(port: &P, filter: &Bytes<P>) -> CallResult<P, Reply> {
-    request(port, Kind::Unsubscribe, filter, QoS::AtMostOnce)
+    ask(port, Kind::Unsubscribe, filter, QoS::AtMostOnce)
 }
 
-fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
+fn ask<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallResult<P, Reply> {
     let (topic, payload) = (filter.clone(), Bytes::<P>::default());
-    let message = Message {
+    let filter = &Message {
         topic,
         payload,
         qos,
         retain: false,
     };
-    let mut asked = None;
-    repeat(port, &mut |client, stack, turn| {
-        if turn.first {
-            if !client.is_up() {
-                return Some(Err(Error::NotConnected));
-            }
-            asked = client.session.take(kind, &message);
-        }
-        if turn.ends != client.ends() {
+    repeat(port, &mut Call::Request { kind, filter }, None)
+}
+
+fn request<P: Port>(
+    client: &mut ClientOf<P>,
+    stack: &mut P::Stack,
+    turn: &mut Turn,
+    kind: Kind,
+    filter: &Message<Bytes<P>>,
+) -> Option<CallResult<P, Reply>> {
+    if turn.first {
+        if !client.is_up() {
             return Some(Err(Error::NotConnected));
         }
-        let Some(ticket) = asked else {
-            return Some(Err(Error::NoMemory));
-        };
-        let deadline = turn.since.after(ANSWER_TIMEOUT);
-        let stop = client.pump(stack, Appetite::Keep, !turn.first);
-        let answer = client.session.answer(ticket);
-        Some(match answer {
-            _ if client.is_idle() => Err(lost::<P>(client)),
-            Answer::Done => Ok(Reply::Done),
-            Answer::Refused => Err(Error::SubscriptionRefused),
-            Answer::Pending if turn.lost => Err(Error::NotConnected),
-            Answer::Pending if client.now().reached(deadline) || stop == Stop::Full => {
-                Err(Error::TimedOut)
-            }
-            Answer::Pending => return turn.wait(stop, deadline),
-        })
+        let link = client.link();
+        turn.taken = client
+            .session
+            .take(kind, filter)
+            .map(|ticket| (ticket, link));
+    }
+    if turn.ends != client.ends() {
+        return Some(Err(Error::NotConnected));
+    }
+    let Some((ticket, _)) = turn.taken else {
+        return Some(Err(Error::NoMemory));
+    };
+    let stop = client.pump(stack, Appetite::Keep, !turn.first);
+    let answer = client.session.answer(ticket);
+    Some(match answer {
+        _ if client.is_idle() => Err(lost::<P>(client)),
+        Answer::Done => Ok(Reply::Done),
+        Answer::Refused => Err(Error::SubscriptionRefused),
+        Answer::Pending if turn.lost => Err(Error::NotConnected),
+        Answer::Pending if client.now().reached(turn.deadline) || stop == Stop::Full => {
+            Err(Error::TimedOut)
+        }
+        Answer::Pending => return turn.wait(stop),
     })
 }
 
@@ -655,44 +710,53 @@ fn request<P: Port>(port: &P, kind: Kind, filter: &Bytes<P>, qos: QoS) -> CallRe
 /// # Errors
 /// [`Error::NotConnected`], or what became of the connection while the call was waiting.
 pub fn receive<P: Port>(port: &P, wait: bool, length: &mut u32) -> CallResult<P, Reply> {
-    repeat(port, &mut |client, stack, turn| {
-        if turn.ends != client.ends() {
-            return Some(match client.end() {
-                End::Disconnected => Ok(Reply::Nothing),
-                End::Closed => Err(Error::NotConnected),
-            });
-        }
-        let idle = client.is_idle();
-        let appetite = if client.is_delivering() {
-            Appetite::Nothing
-        } else {
-            Appetite::Deliver
-        };
-        let stop = match turn.lost {
-            true => Stop::Dry,
-            false => client.pump(stack, appetite, true),
-        };
-        if let Some(skipped) = client.take_skipped() {
-            *length = skipped;
-            return Some(Ok(Reply::Skipped));
-        }
-        // What arrived before the connection failed is delivered all the same.
-        if let Some(size) = client.deliver() {
-            *length = size;
-            return Some(Ok(Reply::Message));
-        }
-        if idle && turn.first {
-            Some(Err(Error::NotConnected))
-        } else if client.is_idle() {
-            Some(Err(lost::<P>(client)))
-        } else if turn.lost {
-            Some(Err(Error::NotConnected))
-        } else if wait {
-            turn.wait(stop, client.now().after(Time::FOREVER))
-        } else {
-            Some(Ok(Reply::Nothing))
-        }
-    })
+    repeat(port, &mut Call::Receive { wait, length }, None)
+}
+
+fn receive_one<P: Port>(
+    client: &mut ClientOf<P>,
+    stack: &mut P::Stack,
+    turn: &mut Turn,
+    wait: bool,
+    length: &mut u32,
+) -> Option<CallResult<P, Reply>> {
+    if turn.ends != client.ends() {
+        return Some(match client.end() {
+            End::Disconnected => Ok(Reply::Nothing),
+            End::Closed => Err(Error::NotConnected),
+        });
+    }
+    let idle = client.is_idle();
+    let appetite = if client.is_delivering() {
+        Appetite::Nothing
+    } else {
+        Appetite::Deliver
+    };
+    let stop = match turn.lost {
+        true => Stop::Dry,
+        false => client.pump(stack, appetite, true),
+    };
+    if let Some(skipped) = client.take_skipped() {
+        *length = skipped;
+        return Some(Ok(Reply::Skipped));
+    }
+    // What arrived before the connection failed is delivered all the same.
+    if let Some(size) = client.deliver() {
+        *length = size;
+        return Some(Ok(Reply::Message));
+    }
+    if idle && turn.first {
+        Some(Err(Error::NotConnected))
+    } else if client.is_idle() {
+        Some(Err(lost::<P>(client)))
+    } else if turn.lost {
+        Some(Err(Error::NotConnected))
+    } else if wait {
+        turn.deadline = client.now().after(Time::FOREVER);
+        turn.wait(stop)
+    } else {
+        Some(Ok(Reply::Nothing))
+    }
 }
 
 /// The message that [`receive`] named has been handled: it is acknowledged and let go.
