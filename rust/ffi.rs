@@ -244,33 +244,31 @@ fn outcome(result: Result<Reply, Error<Errno>>) -> Outcome {
 
 #[cold]
 fn failed(error: Error<Errno>) -> Outcome {
-    let what = match error {
-        Error::Interrupted => What::Interrupted,
-        Error::NotConnected => What::NotConnected,
-        Error::TimedOut => What::TimedOut,
-        Error::SubscriptionRefused => What::SubscriptionRefused,
-        Error::Busy => What::Busy,
-        Error::NoMemory => What::NoMemory,
-        Error::Fault(fault) => match fault {
-            Fault::Dns(_) => What::Dns,
-            Fault::Dial(_) => What::Dial,
-            Fault::Io(_) => What::Io,
-            Fault::Unreachable => What::Unreachable,
-            Fault::Silent => What::Silent,
-            Fault::Closed => What::Closed,
-            Fault::Stalled => What::Stalled,
-            Fault::NoPingresp => What::NoPingresp,
-            Fault::Malformed(_) => What::Malformed,
-            Fault::Unexpected(_) => What::Unexpected,
-            Fault::Refused(_) => What::Refused,
-        },
+    let (what, detail) = match error {
+        Error::Fault(fault) => return faulty(fault),
+        Error::Interrupted => (What::Interrupted, 0),
+        Error::NotConnected => (What::NotConnected, 0),
+        Error::TimedOut => (What::TimedOut, 0),
+        Error::SubscriptionRefused => (What::SubscriptionRefused, 0),
+        Error::NoMemory => (What::NoMemory, 0),
+        Error::Busy => (What::Busy, 0),
     };
-    let detail = match error {
-        Error::Fault(Fault::Dns(errno) | Fault::Dial(errno) | Fault::Io(errno)) => errno.0,
-        Error::Fault(Fault::Malformed(malformed)) => malformed as i16,
-        Error::Fault(Fault::Unexpected(kind)) => kind as i16,
-        Error::Fault(Fault::Refused(code)) => i16::from(code),
-        _ => 0,
+    Outcome { what, detail }
+}
+
+fn faulty(fault: Fault<Errno>) -> Outcome {
+    let (what, detail) = match fault {
+        Fault::Dns(errno) => (What::Dns, errno.0),
+        Fault::Dial(errno) => (What::Dial, errno.0),
+        Fault::Io(errno) => (What::Io, errno.0),
+        Fault::Closed => (What::Closed, 0),
+        Fault::Unreachable => (What::Unreachable, 0),
+        Fault::Silent => (What::Silent, 0),
+        Fault::Stalled => (What::Stalled, 0),
+        Fault::NoPingresp => (What::NoPingresp, 0),
+        Fault::Malformed(malformed) => (What::Malformed, malformed as i16),
+        Fault::Unexpected(kind) => (What::Unexpected, kind as i16),
+        Fault::Refused(code) => (What::Refused, i16::from(code)),
     };
     Outcome { what, detail }
 }
