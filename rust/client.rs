@@ -15,6 +15,7 @@ use heapless::Vec;
 
 use crate::{
     calls::{Dialer, Wait},
+    config::OTHERS,
     memory::{Inbox, Memory, Tag, cost},
     packet::{Kind, Malformed, QoS, Version},
     service::{CONNECT_TIMEOUT, Service},
@@ -448,7 +449,7 @@ where
     /// What the port has to know when a call is done with the client for now.
     pub fn take_signals(&mut self) -> Signals {
         // What a call leaves unsent is the internal thread's to send.
-        self.signals.alarm |= !self.signals.waiting && self.wants_write();
+        self.signals.alarm |= OTHERS && !self.signals.waiting && self.wants_write();
         mem::take(&mut self.signals)
     }
 
@@ -637,7 +638,7 @@ where
         self.outgoing.drop_pending();
         self.incoming.reset();
         self.session.link_lost();
-        self.signals.alarm = true;
+        self.signals.alarm = OTHERS;
     }
 
     /// Sends what there is to send, reads what there is to read (if `read`; in any case what was

@@ -30,7 +30,7 @@ use heap::{Buffer, Heap, HeapList, Messages};
 use crate::{
     calls::{self, Error, Interrupted, Port, Reply, Wait},
     client::{Client, Config, Fault, Signals, Status},
-    config::{RX_BUFFER, THREADS, TX_BUFFER},
+    config::{OTHERS, RX_BUFFER, THREADS, TX_BUFFER},
     memory::Tag,
     packet::{QoS, check_filter, check_text, check_topic},
     service,
@@ -389,6 +389,7 @@ impl Frame {
     }
 
     /// The end of it.
+    #[inline(never)]
     fn unlock(&self, client: &mut Client<Net, Heap>) {
         let Signals {
             changed,
@@ -398,11 +399,10 @@ impl Frame {
         let socket = client
             .socket()
             .map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
-        let others = THREADS != Some(false); // that may wait
         port!(umqtt_port_unlock(
             self.call(),
-            changed && others,
-            alarm && others,
+            changed && OTHERS,
+            alarm && OTHERS,
             waiting,
             socket
         ));

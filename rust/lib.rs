@@ -21,4 +21,7 @@ mod wire;
 mod config {
     #![allow(dead_code)] // some are for the C ABI
     include!(concat!(env!("OUT_DIR"), "/config.rs"));
+
+    /// May others wait while a call goes on? If not, there is nobody to tell what has happened.
+    pub const OTHERS: bool = !matches!(THREADS, Some(false));
 }

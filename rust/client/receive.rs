@@ -5,7 +5,7 @@ use embedded_nal::{TcpClientStack, nb};
 
 use super::{ACKS, Appetite, Client, Fate, Fault, Part, Phase, Reading, Stop};
 use crate::{
-    config::KEPT,
+    config::{KEPT, OTHERS},
     memory::{Inbox, Memory, Tag, cost},
     packet::{
         Ack, Connack, Header, Kind, Malformed, PacketId, QoS, Suback, Version, check_topic, copy,
@@ -33,7 +33,7 @@ where
             let stop = self.parse(appetite)?;
             self.reading_stopped = stop != Stop::Dry;
             // What one call has read may be for another, and no socket tells it.
-            self.signals.changed |= read && last.is_some() && self.reading_stopped;
+            self.signals.changed |= OTHERS && read && last.is_some() && self.reading_stopped;
             // Without appetite too the buffer fills, to see the end of the connection.
             let stop = match stop {
                 Stop::Full if appetite == Appetite::Nothing && !self.incoming.is_full() => {
@@ -173,7 +173,7 @@ where
             kind => return Err(Fault::Unexpected(kind)),
         }
         self.incoming.consume(end);
-        self.signals.changed = true;
+        self.signals.changed = OTHERS;
         Ok(None)
     }
 
@@ -190,7 +190,7 @@ where
         }
         self.greeted = true;
         self.phase = Phase::Up;
-        self.signals.alarm = true;
+        self.signals.alarm = OTHERS;
         self.service.link_up(self.now);
         self.served_until = self.now;
         self.persistent = self.config.reconnect;
@@ -324,7 +324,7 @@ where
             }
             return true;
         }
-        self.signals.changed = true;
+        self.signals.changed = OTHERS;
         let stored = fate == Fate::Stored;
         let remembered = match (tag.qos, tag.id) {
             (QoS::ExactlyOnce, Some(id)) => self.session.receive(id, tag.link, !stored),
@@ -398,13 +398,13 @@ where
     /// The script's callback has not begun.
     pub fn put_back(&mut self) {
         self.delivering = false;
-        self.signals.changed = true;
+        self.signals.changed = OTHERS;
     }
 
     /// The script's callback has come back: the message is let go, and acknowledged.
     pub fn handled(&mut self, stack: &mut S) {
         self.delivering = false;
-        self.signals.changed = true;
+        self.signals.changed = OTHERS;
         let Some(&tag) = self.inbox.first() else {
             return;
         };

@@ -6,7 +6,7 @@ use embedded_nal::{TcpClientStack, nb};
 
 use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
-    config::FAST,
+    config::{FAST, OTHERS},
     memory::Memory,
     packet::{Connect, Header, Kind, QoS, Subscribe, Unsubscribe, Will, Writer},
     session::{Due, Message, Ticket},
@@ -108,7 +108,7 @@ where
             self.outgoing.drop_pending();
             self.sending = None;
             self.published();
-            self.signals.changed = true;
+            self.signals.changed = OTHERS;
         }
         untouched
     }

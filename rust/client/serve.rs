@@ -7,6 +7,7 @@ use embedded_nal::TcpClientStack;
 use super::{Appetite, Client, Fault, Part, Phase, STALL, Stop, Watch};
 use crate::{
     calls::{Dialer, Wait},
+    config::OTHERS,
     memory::Memory,
     service::{CONNECT_TIMEOUT, Duty, Pinging},
     time::Time,
@@ -38,7 +39,7 @@ where
         self.readers = self.readers.saturating_sub(1);
         if self.readers == 0 && self.watch == Watch::Reader {
             self.watch = Watch::Tick;
-            self.signals.alarm = true;
+            self.signals.alarm = OTHERS;
         }
     }
 
