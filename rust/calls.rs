@@ -227,7 +227,6 @@ fn repeat<P: Port>(
     };
     let has_thread = port.has_thread();
     let mut reading = false;
-    let mut owed = None;
     loop {
         let mut service = match has_thread {
             true => None,
@@ -247,7 +246,6 @@ fn repeat<P: Port>(
             if let Some(answer) = step::<P>(client, stack, call, &mut turn) {
                 if !has_thread {
                     client.leave();
-                    owed = client.take_owed();
                 }
                 return Err(answer);
             }
@@ -267,9 +265,7 @@ fn repeat<P: Port>(
         let wait = match outcome {
             Ok(wait) => wait,
             Err(answer) => {
-                if let Some(fault) = owed {
-                    port.report(fault);
-                }
+                tell(port);
                 return answer;
             }
         };
@@ -761,7 +757,8 @@ fn receive_one<P: Port>(
 
 /// The message that [`receive`] named has been handled: it is acknowledged and let go.
 pub fn handled<P: Port>(port: &P) {
-    last_step(port, |client, stack| client.handled(stack));
+    port.with(|client, stack| client.handled(stack));
+    tell(port);
 }
 
 /// The callback of the message that [`receive`] named has not begun: it is the next one again.
@@ -769,21 +766,13 @@ pub fn put_back<P: Port>(port: &P) {
     port.with(|client, _| client.put_back());
 }
 
-/// The step of a call that does not wait. Without threads, a failure that it meets is told before
-/// the call returns.
-fn last_step<P: Port, T>(port: &P, work: impl FnOnce(&mut ClientOf<P>, &mut P::Stack) -> T) -> T {
-    let (result, owed) = port.with(|client, stack| {
-        let result = work(client, stack);
-        let owed = match port.has_thread() {
-            true => None,
-            false => client.take_owed(),
-        };
-        (result, owed)
-    });
-    if let Some(fault) = owed {
+/// Without threads, a failure that a call has met is told before it returns.
+fn tell<P: Port>(port: &P) {
+    if !port.has_thread()
+        && let Some(fault) = port.with(|client, _| client.take_owed())
+    {
         port.report(fault);
     }
-    result
 }
 
 /// Sends a PINGREQ; does nothing with a keepalive of 0, or while connecting.
@@ -791,7 +780,7 @@ fn last_step<P: Port, T>(port: &P, work: impl FnOnce(&mut ClientOf<P>, &mut P::S
 /// # Errors
 /// [`Error::NotConnected`].
 pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
-    last_step(port, |client, stack| {
+    let result = port.with(|client, stack| {
         if client.config.keepalive == 0 {
             return Ok(Reply::Done);
         }
@@ -806,7 +795,9 @@ pub fn ping<P: Port>(port: &P) -> CallResult<P, Reply> {
             true => Err(lost::<P>(client)),
             false => Ok(Reply::Done),
         }
-    })
+    });
+    tell(port);
+    result
 }
 
 /// Lets the socket go, without DISCONNECT. What is in flight stays, and so do the subscriptions.
