@@ -230,7 +230,7 @@ fn repeat<P: Port>(
     loop {
         let mut service = match has_thread {
             true => None,
-            false => Some(assist(port, turn.first)?),
+            false => Some(assist(port, turn.first)),
         };
         let outcome = port.with(|client, stack| {
             if mem::take(&mut reading) {
@@ -308,7 +308,7 @@ fn lost<P: Port>(client: &ClientOf<P>) -> Error<NetError<P>> {
 
 /// Does, in a call, what the internal thread would do now: on a port without threads. The answer
 /// says when there is more to do. `first`: the call has just begun.
-fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
+fn assist<P: Port>(port: &P, mut first: bool) -> Time {
     loop {
         // One look at the clock says what is due, and whether it is: by an earlier one, what is due
         // now is not yet. And who takes the attempt has to go on with it.
@@ -327,16 +327,16 @@ fn assist<P: Port>(port: &P, mut first: bool) -> CallResult<P, Time> {
             (now, duty)
         });
         match duty {
-            Duty::Wait(wait) => return Ok(wait.until),
+            Duty::Wait(wait) => return wait.until,
             Duty::Again => {}
             Duty::Report(fault) => port.report(fault),
             Duty::Dial(mut dialer) => match dialer.step(port) {
                 Ok(true) => {}
                 Ok(false) => {
                     port.with(|client, _| client.dialer = Some(dialer));
-                    return Ok(now.after(DNS_TICK));
+                    return now.after(DNS_TICK);
                 }
-                Err(error) => service::attempt_failed(port, dialer.epoch, error)?,
+                Err(error) => service::attempt_failed(port, dialer.epoch, error),
             },
         }
     }

@@ -189,8 +189,14 @@ pub fn run<P: Port>(port: &P, thread: u8) {
                 port.report(fault);
                 Ok(())
             }
-            Some(Duty::Dial(mut dialer)) => calls::dial(port, &mut dialer)
-                .or_else(|error| attempt_failed(port, dialer.epoch, error)),
+            Some(Duty::Dial(mut dialer)) => match calls::dial(port, &mut dialer) {
+                Err(Error::Interrupted) => Err(Interrupted),
+                Err(error) => {
+                    attempt_failed(port, dialer.epoch, error);
+                    Ok(())
+                }
+                Ok(()) => Ok(()),
+            },
         };
         if done.is_err() {
             port.with(|client, stack| {
@@ -202,18 +208,9 @@ pub fn run<P: Port>(port: &P, thread: u8) {
     }
 }
 
-/// An attempt failed; the next one follows. Unless it was broken off.
-pub(crate) fn attempt_failed<P: Port>(
-    port: &P,
-    epoch: u8,
-    error: Error<NetError<P>>,
-) -> Result<(), Interrupted> {
-    match error {
-        Error::Interrupted => Err(Interrupted),
-        Error::Fault(fault) => {
-            port.with(|client, stack| client.attempt_failed(stack, epoch, fault));
-            Ok(())
-        }
-        _ => Ok(()),
+/// An attempt failed; the next one follows, unless this one was not wanted any more.
+pub(crate) fn attempt_failed<P: Port>(port: &P, epoch: u8, error: Error<NetError<P>>) {
+    if let Error::Fault(fault) = error {
+        port.with(|client, stack| client.attempt_failed(stack, epoch, fault));
     }
 }
