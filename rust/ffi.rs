@@ -443,7 +443,7 @@ impl Port for Frame {
     }
 
     fn report(&self, fault: Fault<Errno>) {
-        port!(umqtt_port_report(self.call(), failed(fault.into())));
+        port!(umqtt_port_report(self.call(), faulty(fault)));
     }
 
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
