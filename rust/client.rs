@@ -121,17 +121,17 @@ enum Phase {
     Up,
 }
 
-/// Answer of [`Client::status`].
+/// Answer of [`Client::status`], in the numbers of `get_mqttsta`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
+    /// Never connected, closed, disconnected, or failed.
+    Idle = -1,
     /// Connected.
     Connected,
     /// Connecting, for the first time or again.
     Connecting,
     /// The server closed the connection.
     ServerClosed,
-    /// Never connected, closed, disconnected, or failed.
-    Idle,
 }
 
 /// How the script itself ended a connection.

@@ -29,7 +29,7 @@ use heap::{Buffer, Heap, HeapList, Messages};
 
 use crate::{
     calls::{self, Error, Interrupted, Port, Reply, Wait},
-    client::{Client, Config, Fault, Signals, Status},
+    client::{Client, Config, Fault, Signals},
     config::{OTHERS, RX_BUFFER, THREADS, TX_BUFFER},
     memory::Tag,
     packet::{QoS, check_filter, check_text, check_topic},
@@ -632,12 +632,7 @@ pub extern "C" fn umqtt_set_will(
 /// State of the connection: 0 connected, 1 connecting, 2 closed by the server, -1 none.
 #[unsafe(no_mangle)]
 pub extern "C" fn umqtt_status(call: *mut Call) -> i32 {
-    match (Frame::of(call)).with(|client, _| client.status()) {
-        Status::Connected => 0,
-        Status::Connecting => 1,
-        Status::ServerClosed => 2,
-        Status::Idle => -1,
-    }
+    Frame::of(call).with(|client, _| client.status() as i32)
 }
 
 /// Is this a text as MQTT wants it: UTF-8 without U+0000 (section 1.5.3)?
