@@ -88,13 +88,12 @@ pub fn look_up<P: Port<Stack: Dns>>(port: &P) -> nb::Result<SocketAddr, <P::Stac
 enum Call<'a, B> {
     /// For the CONNACK, in this epoch.
     Greet { epoch: u8 },
-    /// See [`publish`]; QoS 0.
-    PublishAtMostOnce {
+    /// See [`publish`].
+    Publish {
         message: &'a Message<B>,
+        wait: bool,
         fixed: bool,
     },
-    /// QoS 1 and 2.
-    PublishInFlight { message: &'a Message<B>, wait: bool },
     /// A SUBSCRIBE or an UNSUBSCRIBE.
     Request { kind: Kind, filter: &'a Message<B> },
     /// See [`receive`].
@@ -289,12 +288,14 @@ fn step<P: Port>(
 ) -> Option<CallResult<P, Reply>> {
     match call {
         Call::Greet { epoch } => greet::<P>(client, stack, turn, *epoch),
-        Call::PublishAtMostOnce { message, fixed } => {
-            publish_at_most_once::<P>(client, stack, turn, message, *fixed)
-        }
-        Call::PublishInFlight { message, wait } => {
-            publish_in_flight::<P>(client, stack, turn, message, *wait)
-        }
+        Call::Publish {
+            message,
+            wait,
+            fixed,
+        } => match message.qos {
+            QoS::AtMostOnce => publish_at_most_once::<P>(client, stack, turn, message, *fixed),
+            _ => publish_in_flight::<P>(client, stack, turn, message, *wait),
+        },
         Call::Request { kind, filter } => request::<P>(client, stack, turn, *kind, filter),
         Call::Receive { wait, length } => receive_one::<P>(client, stack, turn, *wait, length),
     }
@@ -521,9 +522,10 @@ pub fn publish<P: Port>(
             return Ok(Reply::Done);
         }
     }
-    let mut call = match message.qos {
-        QoS::AtMostOnce => Call::PublishAtMostOnce { message, fixed },
-        _ => Call::PublishInFlight { message, wait },
+    let mut call = Call::Publish {
+        message,
+        wait,
+        fixed,
     };
     repeat(port, &mut call, taken)
 }
