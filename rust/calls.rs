@@ -100,9 +100,9 @@ enum Call<'a, B> {
     Receive { wait: bool, length: &'a mut u32 },
 }
 
-/// One step of a call: it answers, or says until when to wait for another.
+/// What a call remembers from step to step, and what it waits for between two.
 struct Turn {
-    /// It is the first one.
+    /// This step is the first one.
     first: bool,
     /// [`Client::ends`] and [`Client::failures`], when that was.
     ends: u8,
