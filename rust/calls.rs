@@ -10,7 +10,6 @@ use embedded_nal::{Dns, TcpClientStack, nb};
 
 use crate::{
     client::{Appetite, Client, End, Fault, STALL, Stop},
-    config::FAST,
     memory::Memory,
     packet::{Kind, QoS},
     service::{self, Duty},
@@ -510,7 +509,7 @@ pub fn publish<P: Port>(
 ) -> CallResult<P, Reply> {
     let mut taken = None;
     // Most messages have nothing in their way: a third of the instructions of all that follows.
-    if FAST && message.qos == QoS::AtMostOnce {
+    if cfg!(fast) && message.qos == QoS::AtMostOnce {
         let sent = port.with(|client, stack| {
             if port.has_thread() || !client.now().reached(client.leisure()) {
                 taken = client.send_at_once(stack, message);

@@ -6,7 +6,7 @@ use embedded_nal::{TcpClientStack, nb};
 
 use super::{Appetite, Client, Config, Fault, Phase, Stop};
 use crate::{
-    config::{FAST, OTHERS},
+    config::OTHERS,
     memory::Memory,
     packet::{Connect, Header, Kind, QoS, Subscribe, Unsubscribe, Will, Writer},
     session::{Due, Message, Ticket},
@@ -133,7 +133,7 @@ where
 
     /// Sends until all is sent or the socket takes no more. The buffer is filled before it is sent.
     pub(super) fn flush(&mut self, stack: &mut S) -> Result<(), Fault<S::Error>> {
-        if FAST && self.is_quiet() {
+        if cfg!(fast) && self.is_quiet() {
             return Ok(());
         }
         loop {
