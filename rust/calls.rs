@@ -278,7 +278,6 @@ fn repeat<P: Port>(
 }
 
 /// The step of a call. One function for all: what they have in common is in the firmware once.
-#[inline(never)]
 fn step<P: Port>(
     client: &mut ClientOf<P>,
     stack: &mut P::Stack,

@@ -313,6 +313,7 @@ where
 {
     /// A client that has not connected yet. A PUBLISH that fits the transmit buffer is one write;
     /// the receive buffer is what a server can make us read ahead. At least 64 bytes each.
+    #[inline(always)] // written where it stays, not by way of the stack
     pub fn new(
         config: Config<M::Bytes>,
         session: Session<M>,

@@ -335,6 +335,7 @@ impl TcpClientStack for Net {
         Errno::check(port!(umqtt_port_send(self.0, socket, data.as_ptr(), len)))
     }
 
+    #[inline(always)] // an answer by way of memory takes more
     fn receive(&mut self, socket: &mut Socket, data: &mut [u8]) -> nb::Result<usize, Errno> {
         let (socket, len) = (socket.0.as_ptr(), data.len());
         Errno::check(port!(umqtt_port_receive(
@@ -442,10 +443,12 @@ impl Port for Frame {
         THREADS.unwrap_or_else(|| port!(umqtt_port_has_threads()))
     }
 
+    #[inline(always)] // as `receive`
     fn report(&self, fault: Fault<Errno>) {
         port!(umqtt_port_report(self.call(), faulty(fault)));
     }
 
+    #[inline(always)] // as `receive`
     fn wait(&self, socket: Option<&Socket>, wait: Wait) -> Result<(), Interrupted> {
         let socket = socket.map_or(ptr::null_mut(), |socket| socket.0.as_ptr());
         let timeout = wait.until.since(Time(port!(umqtt_port_now()))) as i32;

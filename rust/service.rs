@@ -112,6 +112,7 @@ impl Service {
         now.after(self.backoff - half / 2 + jitter as u32)
     }
 
+    #[inline(never)] // called in several places
     pub fn ping_answered(&mut self) {
         self.pinging = Pinging::Done;
         (self.pings, self.excused) = (0, false);

@@ -92,6 +92,7 @@ where
     }
 
     /// What the internal thread has to do next: see [`crate::service`].
+    #[inline(always)] // an answer by way of memory takes more
     pub fn serve(&mut self, stack: &mut S) -> Duty<S> {
         let now = self.now;
         let stop = self.pump(stack, Appetite::Nothing, true);
