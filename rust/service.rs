@@ -93,6 +93,7 @@ impl Service {
 
     /// The connection has held until now: for as long as the first delay, it starts the delays anew.
     /// Where links are short, a device that waited longer and longer would miss most of them.
+    #[inline(never)] // called in two places
     pub fn link_held(&mut self, now: Time) {
         if now.since(self.up_since) >= *BACKOFF.start() {
             self.backoff = 0;
