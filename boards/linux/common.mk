@@ -4,4 +4,4 @@ PROG      = micropython
 PORT_ARGS = VARIANT_DIR=$(BOARD_DIR)
 NEEDS     = pkgconf libffi-dev $(if $(wildcard $(MPY_DIR)/lib/mbedtls/library),,libmbedtls-dev)
 # Bytes of flash, of a client's RAM without its buffers, and of stack: what there is now.
-BUDGET    = engine=26300 flash=51500 client=1792 stack=3072
+BUDGET    = engine=24850 flash=49900 client=1792 stack=3072

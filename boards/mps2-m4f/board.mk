@@ -5,4 +5,4 @@ NEEDS   = gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 SOURCES = lwip
 QEMU    = qemu-system-arm -machine mps2-an386 -nic user,model=lan9118
 ELF     = CPU_arch=v7E-M ABI_VFP_args=VFP
-BUDGET  = engine=11200 flash=17050 client=1024 stack=3072
+BUDGET  = engine=10350 flash=15800 client=1024 stack=3072

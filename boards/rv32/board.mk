@@ -2,4 +2,4 @@
 include boards/qemu/emulated.mk
 NEEDS = gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
 QEMU  = qemu-system-riscv32 -machine virt -bios none
-BUDGET = engine=14650 flash=22150 client=1024 stack=3072
+BUDGET = engine=13650 flash=20600 client=1024 stack=3072
