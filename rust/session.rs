@@ -272,7 +272,7 @@ impl<M: Memory> Session<M> {
         next.map(|(due, _)| due)
     }
 
-    /// The message that is due as a PUBLISH, and its DUP flag; or the topic filter of a SUBSCRIBE
+    /// The message of a PUBLISH or PUBREL, and its DUP flag; or the topic filter of a SUBSCRIBE
     /// or UNSUBSCRIBE.
     pub fn message(&self, due: &Due) -> Option<(&Message<M::Bytes>, bool)> {
         let entry = self.requests.entries().get(usize::from(due.at))?;

@@ -1,6 +1,6 @@
 // What differs between MicroPython 1.13 and 1.28, and on QuecPython's two ports of it (1.13 and
-// 1.28), and nowhere else: the rest of the C is written for the newest version, and this header
-// gives the older ones what they lack. The one thing that it cannot do is at the end of modumqtt.c.
+// 1.28), or between compilers, and nowhere else: the rest of the C is written for the newest version,
+// and this header gives the older ones what they lack. The one thing that it cannot do is at the end of modumqtt.c.
 #ifndef MICROPY_INCLUDED_UMQTT_COMPAT_H
 #define MICROPY_INCLUDED_UMQTT_COMPAT_H
 
@@ -18,6 +18,9 @@
 // For a function with several callers, which a compiler that saves space has once, though it may think that it is short.
 #ifdef __OPTIMIZE_SIZE__
 #define UMQTT_SHARED __attribute__((noinline))
+#elif MICROPY_NLR_SETJMP
+// GCC never inlines what calls setjmp().
+#define UMQTT_SHARED
 #else
 #define UMQTT_SHARED inline __attribute__((always_inline))
 #endif

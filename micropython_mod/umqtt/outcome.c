@@ -54,7 +54,7 @@ static const char texts[] =
     "not authorized";
 
 // What comes before the text with number 1 of the latter two.
-enum { MALFORMED = UMQTT_WHAT_NO_MEMORY, REFUSED = MALFORMED + UMQTT_MALFORMED_TOO_LONG };
+enum { BEFORE_MALFORMED = UMQTT_WHAT_NO_MEMORY, BEFORE_REFUSED = BEFORE_MALFORMED + UMQTT_MALFORMED_TOO_LONG };
 
 // The text with this number, counted from 0.
 static const char *text_of(int number) {
@@ -173,7 +173,7 @@ static void print_outcome(const mp_print_t *print, umqtt_outcome_t outcome, cons
     }
     mp_printf(print, text_of(number), (int)outcome.detail);
     if (number == UMQTT_WHAT_MALFORMED || number == UMQTT_WHAT_REFUSED) {
-        mp_print_str(print, text_of((number == UMQTT_WHAT_MALFORMED ? MALFORMED : REFUSED) + outcome.detail));
+        mp_print_str(print, text_of((number == UMQTT_WHAT_MALFORMED ? BEFORE_MALFORMED : BEFORE_REFUSED) + outcome.detail));
     }
 }
 

@@ -268,10 +268,11 @@ where
 
     fn read_topic(&mut self) -> Result<bool, Fault<S::Error>> {
         let stored = self.reading.fate == Fate::Stored;
-        let length = self.reading.left;
+        // With what else stands before the payload.
+        let length = self.reading.tag.size as usize - self.reading.payload;
         if !stored && length <= self.incoming.capacity() {
-            // It is checked where it lies. One that does not fit there is skipped as it is.
-            let Some(topic) = self.incoming.bytes().get(..length) else {
+            // It is checked where it lies. One that does not fit there is skipped as it is, piece by piece.
+            let Some(topic) = self.incoming.bytes().get(..self.reading.left) else {
                 return Ok(false);
             };
             check_topic(topic)?;

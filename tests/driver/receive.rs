@@ -209,6 +209,24 @@ fn no_memory() {
     }
 }
 
+/// A topic that is longer than the receive buffer, of a message for which there is no memory: what is looked at in
+/// pieces begins within a character.
+#[test]
+fn no_memory_and_a_long_topic() {
+    for piece in [101, 4096] {
+        let rig = connected(Setup::default());
+        rig.room.payload.set(10);
+        let topic = "\u{442}".repeat(2500) + "a";
+        for piece in publish(0, &topic, 0, [1; 50]).chunks(piece) {
+            rig.script([send(piece)]);
+        }
+        rig.script([flood(publish(0, "t", 0, "after"))]);
+        let size = 2 + topic.len() as u32 + 50;
+        assert_eq!(rig.receive(true), Ok(Got::Skipped(size)));
+        assert_eq!(rig.receive(true), got("t", "after"));
+    }
+}
+
 /// Without memory for its identifier a QoS 2 message is not delivered: it could come twice.
 #[test]
 fn no_memory_for_an_identifier() {
