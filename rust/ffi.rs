@@ -390,7 +390,7 @@ impl Frame {
     }
 
     /// The end of it.
-    #[inline(never)]
+    #[inline(never)] // every step ends with it
     fn unlock(&self, client: &mut Client<Net, Heap>) {
         let Signals {
             changed,
